@@ -1,0 +1,1 @@
+"""Experiments over the sparsejax library, launched with absl flags."""
