@@ -1,0 +1,295 @@
+"""The exact k largest entries, found by counting: no sort, no gather.
+
+The k-th largest value is found by bisection on the bits of the scores, read as whole numbers that
+sort as the scores do. A step counts the entries above a trial threshold, a reduction, so the
+selection is as fast as memory is read and gives the same bits on sharded arrays as on one device.
+Ties at the threshold go to the lowest (row-major) index, found by bisection as well.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from sparsejax.typing import Count
+
+_SHORT_ROW = 16
+
+
+def top_k_mask(
+    scores: jax.Array,
+    k: Count,
+    *,
+    axes: Sequence[int] | None = None,
+    first: jax.Array | None = None,
+) -> jax.Array:
+    """Marks the k largest entries along `axes`, exactly k of them.
+
+    NaN ranks below every number; -0 and 0 tie; ties go to the lowest row-major index.
+
+    Args:
+      scores: Real array of any shape and dtype, with fewer than 2**31 entries a row.
+      k: How many to mark in each row: an int, or an array of whole numbers that broadcasts to
+        `scores` reduced over `axes` with the dimensions kept. May be traced. More than a row has
+        marks the whole row.
+      axes: The axes that make up a row, to be ranked together; None for all of them.
+      first: Bool array that broadcasts to `scores`: entries that rank before all others, whatever
+        their scores.
+
+    Returns:
+      A bool array of the shape of `scores`.
+
+    Raises:
+      ValueError: if `k` is a negative int.
+
+    >>> top_k_mask(jnp.array([3.0, 1.0, 2.0, 2.0]), 2).tolist()
+    [True, False, True, False]
+    >>> top_k_mask(jnp.array([[1, 5, 2], [9, 7, 8]]), 1, axes=(1,)).tolist()
+    [[False, True, False], [True, False, False]]
+    """
+    if isinstance(k, int) and k < 0:
+        raise ValueError(f"k must not be negative, got {k}")
+    axes = tuple(range(scores.ndim)) if axes is None else tuple(a % scores.ndim for a in axes)
+    if scores.size == 0:
+        return jnp.zeros(scores.shape, bool)
+    keys = sort_keys(scores)
+    length = math.prod(scores.shape[a] for a in axes)
+    k = jnp.clip(jnp.asarray(k), 0, length).astype(jnp.uint32)
+    k = jnp.broadcast_to(k, [1 if a in axes else n for a, n in enumerate(scores.shape)])
+    if first is None:
+        return _top(keys, k, axes)
+    first = jnp.broadcast_to(first, scores.shape)
+    available = count(first, axes)
+    # One search serves both cases: either it picks among the first, or all of them are in and it
+    # picks among the others.
+    among_first = k <= available
+    keys = jnp.where(first == among_first, keys, 0)
+    chosen = _top(keys, jnp.where(among_first, k, k - available), axes)
+    return chosen | (first & ~among_first)
+
+
+def count(hits: jax.Array, axes: Sequence[int]) -> jax.Array:
+    """Counts the true entries along `axes`; these stay as dimensions of size 1.
+
+    Args:
+      hits: Bool array with fewer than 2**32 entries a row.
+      axes: The axes to count along, none of them negative.
+
+    Returns:
+      A uint32 array.
+
+    >>> count(jnp.array([[True, False], [True, True]]), (1,)).tolist()
+    [[1], [2]]
+    """
+    # XLA's CPU backend fuses and vectorizes a short reduction and makes several slow passes of a
+    # long one, ten times slower in all; so a few neighbours are summed first, in bytes.
+    axis, width = _first_stage(hits.shape, axes)
+    if width > 1:
+        shape = list(hits.shape)
+        if width == shape[axis]:
+            hits = jnp.sum(hits, axis=axis, keepdims=True, dtype=jnp.int8)
+        else:
+            shape[axis : axis + 1] = [shape[axis] // width, width]
+            hits = jnp.sum(hits.reshape(shape), axis=axis + 1, dtype=jnp.int8)
+    return jnp.sum(hits, axis=tuple(axes), keepdims=True, dtype=jnp.uint32)
+
+
+def pooled_counts(
+    scores: Sequence[jax.Array], k: Count, first: Sequence[jax.Array | None] | None = None
+) -> list[jax.Array]:
+    """Returns how many of the k largest entries of several arrays lie in each of them.
+
+    Ties go to the lowest index, the arrays laid end to end.
+
+    Args:
+      scores: Real arrays, with fewer than 2**32 entries in total.
+      k: How many are selected among all of them.
+      first: For each array entries that rank before all others, or None for no preference.
+
+    Returns:
+      A uint32 array of shape () for each array; they sum to `k`, or to all entries if these are
+      fewer.
+
+    >>> [int(c) for c in pooled_counts([jnp.array([1.0, 4.0]), jnp.array([3.0, 2.0, 0.0])], 3)]
+    [1, 2]
+    """
+    dtype = jnp.result_type(*scores)
+    keys = [sort_keys(s.astype(dtype)) for s in scores]
+    k = jnp.asarray(k).astype(jnp.uint32)
+    if first is None or all(f is None for f in first):
+        return _pooled(keys, k)
+    flags = [
+        jnp.broadcast_to(True if f is None else f, s.shape)
+        for f, s in zip(first, scores, strict=True)
+    ]
+    available = _totals(flags)
+    total = _sum(available)
+    among_first = k <= total
+    keys = [jnp.where(f == among_first, x, 0) for f, x in zip(flags, keys, strict=True)]
+    chosen = _pooled(keys, jnp.where(among_first, k, k - total))
+    return [c + jnp.where(among_first, 0, a) for c, a in zip(chosen, available, strict=True)]
+
+
+def sort_keys(scores: jax.Array) -> jax.Array:
+    """Returns unsigned whole numbers that sort as the scores do; all are at least 1.
+
+    NaN becomes 1, below every number; 0 is left free for entries that cannot be chosen.
+
+    Args:
+      scores: Real array: floats, integers or bools.
+
+    Returns:
+      uint16 for 16-bit floats, uint64 for float64, else uint32; of the shape of `scores`.
+
+    >>> sort_keys(jnp.array([-jnp.inf, -1.0, -0.0, 0.0, 2.0, jnp.nan])).argsort().tolist()
+    [5, 0, 1, 2, 3, 4]
+    """
+    if jnp.issubdtype(scores.dtype, jnp.floating):
+        if scores.dtype.itemsize == 1:
+            scores = scores.astype(jnp.float32)
+        bits_of = {2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint64}[scores.dtype.itemsize]
+        bits = jax.lax.bitcast_convert_type(scores, bits_of)
+        sign = bits_of(1 << (8 * scores.dtype.itemsize - 1))
+        bits = jnp.where(bits == sign, 0, bits)  # -0 is 0
+        keys = jnp.where(bits >= sign, ~bits, bits | sign)
+        return jnp.where(jnp.isnan(scores), bits_of(1), keys)
+    if scores.dtype.itemsize > 4:
+        raise ValueError(f"scores must be floats or integers of up to 32 bits, got {scores.dtype}")
+    if scores.dtype != jnp.uint32:
+        scores = scores.astype(jnp.int32)
+        scores = jax.lax.bitcast_convert_type(scores, jnp.uint32) ^ jnp.uint32(1 << 31)
+    return jnp.maximum(scores, 1)
+
+
+def _top(keys: jax.Array, k: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+    """The mask of the k largest keys of each row; keys of 0 are never chosen."""
+    long = [a for a in axes if keys.shape[a] > 1]
+    if len(long) == 1 and keys.shape[long[0]] <= _SHORT_ROW:
+        return (_rank(keys, long[0]) < k) & (keys > 0)
+    one = jnp.ones(k.shape, keys.dtype)
+    available = count(keys > 0, axes)
+    k = jnp.minimum(k, available)
+    low, at_low, at_high = _search(
+        lambda t: count(keys >= t, axes), k, one, available, ~(one - one)
+    )
+    # Where the threshold falls between two values, all entries from `low` on are the answer.
+    # Elsewhere `low` is the k-th largest value itself, and the first of the entries that share it
+    # fill up.
+    exact = at_low == k
+
+    def fill_up() -> jax.Array:
+        length = math.prod(keys.shape[a] for a in axes)
+        order = jnp.where(keys == low, length - _index(keys.shape, axes), 0)
+        tied = jnp.where(exact, at_low, at_low - at_high)
+        wanted = jnp.where(exact, tied, k - at_high)
+        one = jnp.ones(k.shape, jnp.uint32)
+        last, _, _ = _search(
+            lambda t: count(order >= t, axes), wanted, one, tied, one * jnp.uint32(length + 1)
+        )
+        return (keys > low) | (order >= last)
+
+    chosen = jax.lax.cond(jnp.all(exact), lambda: keys >= low, fill_up)
+    return chosen & (k > 0)
+
+
+def _pooled(keys: list[jax.Array], k: jax.Array) -> list[jax.Array]:
+    one = jnp.ones((), keys[0].dtype)
+    available = _sum(_totals([x > 0 for x in keys]))
+    k = jnp.minimum(k, available)
+    low, _, _ = _search(
+        lambda t: _sum(_totals([x >= t for x in keys])), k, one, available, ~(one - one)
+    )
+    above = _totals([x > low for x in keys])
+    left = k - _sum(above)
+    shares = []
+    for x, a in zip(keys, above, strict=True):
+        tied = jnp.minimum(_totals([x == low])[0], left)
+        left = left - tied
+        shares.append(jnp.where(k > 0, a + tied, 0))
+    return shares
+
+
+def _totals(hits: Sequence[jax.Array]) -> list[jax.Array]:
+    return [count(h, tuple(range(h.ndim))).reshape(()) for h in hits]
+
+
+def _sum(numbers: Sequence[jax.Array]) -> jax.Array:
+    return jnp.sum(jnp.stack(numbers), dtype=jnp.uint32)
+
+
+def _search(
+    count_from: Callable[[jax.Array], jax.Array],
+    k: jax.Array,
+    low: jax.Array,
+    at_low: jax.Array,
+    high: jax.Array,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Bisects for the largest threshold from which on there are still k entries.
+
+    Ends as soon as exactly k entries are found. `count_from(low)` is at least k and
+    `count_from(high)` is taken to be 0, before and after, for each row.
+
+    Returns:
+      A threshold, the count from it on, and the count above it (which means nothing where the count
+      from the threshold on is k already).
+    """
+
+    def unfinished(carry: Any) -> jax.Array:
+        low, at_low, high, _ = carry
+        return jnp.any((at_low != k) & (high - low > 1))
+
+    def halve(carry: Any) -> Any:
+        low, at_low, high, at_high = carry
+        middle = low + (high - low) // 2
+        at_middle = count_from(middle)
+        enough = at_middle >= k
+        return (
+            jnp.where(enough, middle, low),
+            jnp.where(enough, at_middle, at_low),
+            jnp.where(enough, high, middle),
+            jnp.where(enough, at_high, at_middle),
+        )
+
+    carry = (low, at_low, high, jnp.zeros_like(at_low))
+    low, at_low, _, at_high = jax.lax.while_loop(unfinished, halve, carry)
+    return low, at_low, at_high
+
+
+def _rank(keys: jax.Array, axis: int) -> jax.Array:
+    """How many entries of its row rank before each entry, by comparing all pairs."""
+    rows = jnp.moveaxis(keys, axis, -1)
+    mine, other = rows[..., :, None], rows[..., None, :]
+    place = jnp.arange(keys.shape[axis])
+    earlier = place[None, :] < place[:, None]
+    before = (other > mine) | ((other == mine) & earlier)
+    return jnp.moveaxis(jnp.sum(before, axis=-1, dtype=jnp.uint32), -1, axis)
+
+
+def _index(shape: Sequence[int], axes: Sequence[int]) -> jax.Array:
+    """The row-major index of each entry in its row."""
+    index, stride = jnp.zeros((), jnp.uint32), 1
+    for axis in sorted(axes, reverse=True):
+        iota = jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
+        index, stride = index + iota * jnp.uint32(stride), stride * shape[axis]
+    return index
+
+
+def _first_stage(shape: Sequence[int], axes: Sequence[int]) -> tuple[int, int]:
+    """The axis to sum in part before the others, and how many neighbours to sum.
+
+    Up to a factor of 8, as the axis has it, is left over, so that an axis laid out over several
+    devices can be split without moving its entries.
+    """
+    best, width = 0, 1
+    for axis in sorted(axes):  # the minor axis last: sums along it vectorize least
+        n = shape[axis]
+        if n <= _SHORT_ROW:
+            divisor = n
+        else:
+            per_part = n // math.gcd(n, 8)
+            divisor = max(d for d in range(1, _SHORT_ROW + 1) if per_part % d == 0)
+        if divisor > width and width < _SHORT_ROW // 2:
+            best, width = axis, divisor
+    return best, width
