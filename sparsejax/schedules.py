@@ -1,0 +1,99 @@
+"""When the masks move, and how an amount runs over the steps.
+
+A `When` maps the step, counted from 0, to whether the masks move at that step. An amount is a
+number or any optax schedule; `cubic` is the one that the field needs and optax lacks.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sparsejax.rounding import is_concrete
+from sparsejax.typing import Amount, Number, When
+
+
+def every(period: int, begin: int = 0, end: int | None = None) -> When:
+    """Moves the masks every `period` steps from `begin` to `end`, both included.
+
+    The last update falls on `end` even where the grid of periods misses it, so that a schedule that
+    ends there reaches its last value.
+
+    Args:
+      period: Steps between two updates, at least 1.
+      begin: The step of the first update.
+      end: The step of the last update; None for no end.
+
+    Raises:
+      ValueError: if the period is below 1, `begin` is negative, or `end` lies before `begin`.
+
+    >>> [step for step in range(12) if every(3, begin=2, end=10)(step)]
+    [2, 5, 8, 10]
+    """
+    if is_concrete(period) and period < 1:
+        raise ValueError(f"period must be at least 1 step, got {period}")
+    if is_concrete(begin) and begin < 0:
+        raise ValueError(f"begin must not be negative, got {begin}")
+    if is_concrete(begin) and is_concrete(end) and end < begin:
+        raise ValueError(f"end must not lie before begin = {begin}, got {end}")
+
+    def when(step: jax.Array) -> jax.Array:
+        hit = (step >= begin) & ((step - begin) % period == 0)
+        return hit if end is None else (hit & (step < end)) | (step == end)
+
+    return when
+
+
+def once(at: int = 0) -> When:
+    """Moves the masks at one step.
+
+    Args:
+      at: The step, counted from 0.
+
+    Raises:
+      ValueError: if the step is negative.
+
+    >>> [step for step in range(5) if once(3)(step)]
+    [3]
+    """
+    if is_concrete(at) and at < 0:
+        raise ValueError(f"at must not be negative, got {at}")
+    return lambda step: step == at
+
+
+def cubic(begin: int, end: int, final: Number, initial: Number = 0.0) -> optax.Schedule:
+    """Returns the sparsity of gradual magnitude pruning, fast at first and slow at the end.
+
+    s(t) = s_f + (s_i - s_f) (1 - (t - begin) / (end - begin))³ between `begin` and `end`, constant
+    outside. Zhu & Gupta 2017, arXiv 1710.01878.
+
+    Args:
+      begin: The step up to which the value is `initial`.
+      end: The step from which on it is `final`, exactly.
+      final: The last value.
+      initial: The first value.
+
+    Raises:
+      ValueError: if `end` does not lie after `begin`.
+
+    >>> schedule = cubic(begin=0, end=100, final=0.9)
+    >>> [round(float(schedule(step)), 4) for step in (0, 50, 100, 200)]
+    [0.0, 0.7875, 0.9, 0.9]
+    """
+    if is_concrete(begin) and is_concrete(end) and end <= begin:
+        raise ValueError(f"end must lie after begin = {begin}, got {end}")
+
+    def schedule(step: jax.Array) -> jax.Array:
+        left = jnp.clip(1 - (step - begin) / (end - begin), 0, 1)
+        final_value = jnp.asarray(final, jnp.float32)
+        return jnp.where(left > 0, final_value + (initial - final_value) * left**3, final_value)
+
+    return schedule
+
+
+def value_at(amount: Amount, step: jax.Array) -> Number:
+    """Returns the value of a number or a schedule at a step.
+
+    >>> value_at(0.5, 3), value_at(lambda step: 2 * step, 3)
+    (0.5, 6)
+    """
+    return amount(step) if callable(amount) else amount

@@ -1,0 +1,186 @@
+"""From scores to masks: which entries of which layer survive."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from sparsejax import distributions, rounding, selection, structures
+from sparsejax import masks as mask_trees
+from sparsejax.typing import Count, Distribution, Leaf, Masks, Number, Params, Prunable, Structure
+
+
+def masks_from_scores(
+    params: Params,
+    scores: Params,
+    sparsity: Number,
+    *,
+    distribution: Distribution = distributions.uniform,
+    structure: Structure | None = None,
+    prunable: Prunable = mask_trees.default_prunable,
+    first: Masks | None = None,
+) -> Masks:
+    """Returns the masks that keep the best scores at a given sparsity.
+
+    The number of kept entries of each layer is exactly the one that the distribution gives, or the
+    nearest that whole units of the structure allow.
+
+    Args:
+      params: Any pytree of arrays, or of their shapes and dtypes.
+      scores: Real arrays of the same structure and shapes; the largest are kept.
+      sparsity: The fraction of entries off the mask, from 0 to 1; may be traced.
+      distribution: Shares the budget among the layers.
+      structure: What competes with what; None for unstructured.
+      prunable: `(path, leaf) -> bool`, asked about the leaves of `params`.
+      first: Masks of entries that rank before all others, or None for no preference.
+
+    Returns:
+      A mask tree.
+
+    Raises:
+      ValueError: if no leaf is prunable, the sparsity is no fraction, or the structure does not fit
+        a leaf, whose path is named.
+
+    >>> params = {"kernel": jnp.array([[1.0, 9.0], [-8.0, 2.0]]), "bias": jnp.zeros(2)}
+    >>> masks = masks_from_scores(params, jax.tree.map(jnp.abs, params), 0.5)
+    >>> masks["kernel"].tolist(), masks["bias"].tolist()
+    ([[False, True], [True, False]], True)
+    """
+    structure = structures.unstructured() if structure is None else structure
+    rounding.check_fraction("sparsity", sparsity)
+    names = prunable_paths(params, structure, prunable)
+    preferred = [None] * len(names) if first is None else _pick(params, first, names)
+    leaves, rows = [], []
+    for name, score, ahead in zip(names, _pick(params, scores, names), preferred, strict=True):
+        grouped = structure.group(score)
+        leaves.append(Leaf(name, score.shape, structure.expand(grouped, score.shape), ahead))
+        rows.append((grouped, None if ahead is None else structure.group(ahead).astype(bool)))
+    kept = distribution(leaves, 1 - sparsity)
+    chosen = {}
+    for leaf, (grouped, ahead), n in zip(leaves, rows, kept, strict=True):
+        axes = structure.axes(grouped.ndim)
+        k = _units_to_keep(structure, leaf, n, math.prod(grouped.shape[a] for a in axes))
+        mask = selection.top_k_mask(grouped, k, axes=axes, first=ahead)
+        chosen[leaf.path] = structure.expand(mask, leaf.shape)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: chosen.get(mask_trees.path_name(path), jnp.array(True)), params
+    )
+
+
+def move_connections(
+    masks: Masks,
+    drop_scores: Params,
+    grow_scores: Params,
+    drop_fraction: Number,
+    *,
+    structure: Structure | None = None,
+) -> Masks:
+    """Drops a fraction of the kept connections and grows as many: each row keeps its count.
+
+    The kept entries with the lowest drop scores go. Then the entries off the mask, those just
+    dropped among them, with the highest grow scores come.
+
+    Args:
+      masks: The mask tree; leaves that are scalars stay.
+      drop_scores: A pytree of arrays with the shapes of the parameters.
+      grow_scores: Likewise.
+      drop_fraction: The fraction of the kept entries to move, from 0 to 1, rounded half to even for
+        each row of the structure; may be traced.
+      structure: The structure that the masks were made with; None for unstructured.
+
+    Returns:
+      A mask tree with the shapes of `masks`.
+
+    Raises:
+      ValueError: if the fraction is a Python number outside [0, 1].
+
+    >>> masks = {"w": jnp.array([[True, True], [False, False]])}
+    >>> drop = {"w": jnp.array([[2.0, 1.0], [0.0, 0.0]])}
+    >>> grow = {"w": jnp.array([[0.0, 0.0], [5.0, 7.0]])}
+    >>> move_connections(masks, drop, grow, 0.5)["w"].tolist()
+    [[True, False], [False, True]]
+    """
+    structure = structures.unstructured() if structure is None else structure
+    rounding.check_fraction("drop_fraction", drop_fraction)
+
+    def move(mask: jax.Array, drop: jax.Array, grow: jax.Array) -> jax.Array:
+        if not mask.ndim or not drop.size:
+            return mask
+        grouped = structure.group(mask).astype(bool)
+        axes = structure.axes(grouped.ndim)
+        kept = selection.count(grouped, axes)
+        moved = rounding.portion(kept, drop_fraction)
+        stay = selection.top_k_mask(structure.group(drop), kept - moved, axes=axes, first=grouped)
+        grown = selection.top_k_mask(structure.group(grow), moved, axes=axes, first=~stay)
+        return structure.expand(stay | grown, drop.shape)
+
+    return jax.tree.map(move, masks, drop_scores, grow_scores)
+
+
+def check_sparsity(
+    params: Params,
+    sparsity: Number,
+    distribution: Distribution,
+    structure: Structure | None,
+    prunable: Prunable,
+) -> None:
+    """Refuses what cannot be: no prunable leaf, a misfit, a sparsity out of reach. Computes
+    nothing.
+
+    Raises:
+      ValueError: as `masks_from_scores` does.
+    """
+    jax.eval_shape(
+        lambda p: masks_from_scores(
+            p, p, sparsity, distribution=distribution, structure=structure, prunable=prunable
+        ),
+        params,
+    )
+
+
+def prunable_paths(params: Params, structure: Structure, prunable: Prunable) -> list[str]:
+    """Returns the paths of the prunable leaves, all of which the structure fits.
+
+    Raises:
+      ValueError: if there are none, or the structure does not fit one.
+
+    >>> prunable_paths({"w": jnp.ones((2, 2)), "b": jnp.ones(2)}, structures.unstructured(),
+    ...                mask_trees.default_prunable)
+    ['w']
+    """
+    paths = []
+    named = [(mask_trees.path_name(p), x) for p, x in jax.tree_util.tree_leaves_with_path(params)]
+    for name, leaf in named:
+        if prunable(name, leaf):
+            try:
+                structure.check(leaf.shape)
+            except ValueError as error:
+                raise ValueError(f"the structure does not fit {name!r}: {error}") from error
+            paths.append(name)
+    if not paths:
+        raise ValueError(
+            "no parameter is prunable; the tree has: "
+            + (", ".join(f"{name} {leaf.shape}" for name, leaf in named) or "no leaves")
+        )
+    return paths
+
+
+def _pick(params: Params, tree: Any, names: list[str]) -> list[jax.Array]:
+    """The leaves of `tree` that belong to the named parameters."""
+    paths = [mask_trees.path_name(p) for p, _ in jax.tree_util.tree_leaves_with_path(params)]
+    leaves = jax.tree.leaves(jax.tree.map(lambda _, x: x, params, tree))
+    by_path = dict(zip(paths, leaves, strict=True))
+    return [by_path[name] for name in names]
+
+
+def _units_to_keep(structure: Structure, leaf: Leaf, kept: Count, units: int) -> Count:
+    """How many units of each row make up so many entries of a leaf."""
+    k = rounding.rescale(kept, units, math.prod(leaf.shape)) if units else 0
+    if isinstance(k, int) and k < structure.least:
+        raise ValueError(
+            f"{structure.name} keeps at least {structure.least} of {units} entries, a sparsity of "
+            f"{1 - structure.least / units:.4g}, but {leaf.path!r} was to keep {kept} of "
+            f"{math.prod(leaf.shape)}"
+        )
+    return jnp.maximum(k, structure.least) if structure.least else k
