@@ -1,0 +1,359 @@
+"""The two kinds of transformation that everything is made of: mask rules, and `sparsify`.
+
+A *mask rule* is an optax gradient transformation that passes what it is given through unchanged and
+keeps `masks` in its state. `sparsify(inner, rule)` trains any optax optimizer on the support of
+those masks, so that after `optax.apply_updates` the pruned weights are exactly 0.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from sparsejax import distributions, rounding, schedules, scores, structures, topology
+from sparsejax import masks as mask_trees
+from sparsejax.typing import Amount, Distribution, Masks, Params, Prunable, Score, Structure, When
+
+
+class MaskState(NamedTuple):
+    """The state of a mask rule.
+
+    Attributes:
+      count: How many updates the rule has seen, an int32 scalar; the step of the next one.
+      key: The key of `jax.random` that the rule's random choices hang on, with `count`.
+      moved: Whether the last update computed the masks anew, a bool scalar.
+      masks: The mask tree for the forward pass that comes next.
+    """
+
+    count: jax.Array  # type: ignore[assignment]  # shadows tuple.count, as optax's states do
+    key: jax.Array
+    moved: jax.Array
+    masks: Masks
+
+
+class SparsifyState(NamedTuple):
+    """The state of `sparsify`.
+
+    Attributes:
+      mask_state: The state of the mask rule.
+      inner_state: The state of the optimizer.
+    """
+
+    mask_state: Any
+    inner_state: Any
+
+
+def mask_rule(
+    init_masks: Callable[[Params, jax.Array], Masks],
+    move_masks: Callable[[Masks, Params, Params, jax.Array, jax.Array], Masks],
+    when: When,
+    seed: int | jax.Array = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """Makes a mask rule of two functions: the first masks, and how masks move.
+
+    Args:
+      init_masks: `(params, key) -> masks`.
+      move_masks: `(masks, params, updates, key, step) -> masks`, called at the steps of `when`. The
+        updates are what reaches the rule: the gradients, or what the transformations before it in a
+        chain made of them. The key differs from step to step.
+      when: `step -> bool`.
+      seed: Seed of all random choices; may be traced.
+
+    Returns:
+      A transformation that passes updates through unchanged.
+
+    >>> keep_all = mask_rule(lambda params, key: mask_trees.dense_masks(params),
+    ...                      lambda masks, params, updates, key, step: masks, schedules.every(10))
+    >>> state = keep_all.init({"w": jnp.ones((2, 2))})
+    >>> bool(mask_trees.get_masks(state)["w"].all())
+    True
+    """
+
+    def init(params: Params) -> MaskState:
+        key = jax.random.key(seed)
+        masks = init_masks(params, jax.random.fold_in(key, 0))
+        return MaskState(jnp.zeros((), jnp.int32), key, jnp.zeros((), bool), masks)
+
+    def update(
+        updates: Params, state: MaskState, params: Params | None = None, **extra: Any
+    ) -> tuple[Params, MaskState]:
+        del extra
+        if params is None:
+            raise ValueError("a mask rule needs the parameters: call update(grads, state, params)")
+        moved = jnp.asarray(when(state.count), bool)
+        # Every step has a key of its own, whether or not it is used: the masks are a function of
+        # the seed and the step alone. 0 is the key of the first masks.
+        masks = jax.lax.cond(
+            moved,
+            lambda: move_masks(
+                state.masks,
+                params,
+                updates,
+                jax.random.fold_in(state.key, state.count + 1),
+                state.count,
+            ),
+            lambda: state.masks,
+        )
+        count = optax.safe_increment(state.count)
+        return updates, MaskState(count, state.key, moved, masks)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def fixed(
+    masks: Masks | Callable[[Params, jax.Array], Masks], *, seed: int | jax.Array = 0
+) -> optax.GradientTransformationExtraArgs:
+    """A mask rule whose masks never move.
+
+    Args:
+      masks: A mask tree, or a function `(params, key) -> masks` called once by `init`.
+      seed: Seed of the key that the function is given; may be traced.
+
+    >>> rule = fixed({"w": jnp.array([[True, False]]), "b": jnp.array(True)})
+    >>> state = rule.init({"w": jnp.ones((1, 2)), "b": jnp.ones(2)})
+    >>> mask_trees.get_masks(state)["w"].tolist()
+    [[True, False]]
+    """
+    make = masks if callable(masks) else lambda params, key: jax.tree.map(jnp.asarray, masks)
+    return mask_rule(make, lambda old, *_: old, lambda step: jnp.zeros(jnp.shape(step), bool), seed)
+
+
+def prune(
+    sparsity: Amount,
+    *,
+    score: Score = scores.magnitude,
+    when: When | None = None,
+    distribution: Distribution = distributions.uniform,
+    structure: Structure | None = None,
+    prunable: Prunable = mask_trees.default_prunable,
+    seed: int | jax.Array = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """A mask rule that keeps the weights of the highest score, from dense masks on.
+
+    A pruned weight stays pruned for as long as the sparsity does not fall.
+
+    Args:
+      sparsity: The fraction of each prunable weight, or of all, off the mask: from 0 to 1, a number
+        or a schedule; may be traced.
+      score: `(params, grads, key) -> scores`.
+      when: At which steps the masks are computed; None for every step.
+      distribution: Shares the budget among the layers.
+      structure: What competes with what; None for unstructured.
+      prunable: `(path, leaf) -> bool`.
+      seed: Seed of random scores; may be traced.
+
+    Raises:
+      ValueError: if the sparsity is no fraction; by `init`, if no leaf is prunable, the structure
+        does not fit a leaf, or cannot be so sparse.
+
+    >>> rule = prune(0.5, when=schedules.once(0))
+    >>> params = {"w": jnp.array([[1.0, -3.0], [2.0, 0.5]])}
+    >>> _, state = rule.update(params, rule.init(params), params)
+    >>> mask_trees.get_masks(state)["w"].tolist()
+    [[False, True], [True, False]]
+    """
+    rounding.check_fraction("sparsity", sparsity)
+    structure = structures.unstructured() if structure is None else structure
+
+    def init_masks(params: Params, key: jax.Array) -> Masks:
+        del key
+        if rounding.is_concrete(sparsity):
+            topology.check_sparsity(params, sparsity, distribution, structure, prunable)
+        return _dense_masks(params, structure, prunable)
+
+    def move_masks(
+        masks: Masks, params: Params, updates: Params, key: jax.Array, step: jax.Array
+    ) -> Masks:
+        return topology.masks_from_scores(
+            params,
+            score(params, updates, key),
+            schedules.value_at(sparsity, step),
+            distribution=distribution,
+            structure=structure,
+            prunable=prunable,
+            first=masks,
+        )
+
+    return mask_rule(init_masks, move_masks, when or schedules.every(1), seed)
+
+
+def drop_and_grow(
+    sparsity: float | jax.Array,
+    *,
+    drop_fraction: Amount,
+    when: When,
+    drop_score: Score = scores.magnitude,
+    grow_score: Score = scores.gradient,
+    distribution: Distribution = distributions.uniform,
+    structure: Structure | None = None,
+    prunable: Prunable = mask_trees.default_prunable,
+    seed: int | jax.Array = 0,
+) -> optax.GradientTransformationExtraArgs:
+    """A mask rule that keeps the number of connections and moves them: dynamic sparse training.
+
+    The first masks are random. At the steps of `when` each row of each layer loses the fraction of
+    its connections with the lowest drop scores and gains as many with the highest grow scores.
+
+    Args:
+      sparsity: The fraction of weights off the mask, from 0 to 1; may be traced.
+      drop_fraction: The fraction of the kept weights to move: a number or a schedule; may be
+        traced.
+      when: At which steps the masks move.
+      drop_score: `(params, grads, key) -> scores`; the lowest go.
+      grow_score: Likewise; the highest come.
+      distribution: Shares the budget among the layers.
+      structure: What competes with what; None for unstructured.
+      prunable: `(path, leaf) -> bool`.
+      seed: Seed of the first masks and of random scores; may be traced.
+
+    Raises:
+      ValueError: if the sparsity or the drop fraction is no fraction; by `init`, if no leaf is
+        prunable, the structure does not fit a leaf, or cannot be so sparse.
+
+    >>> rule = drop_and_grow(0.5, drop_fraction=0.5, when=schedules.every(1))
+    >>> params = {"w": jnp.ones((4, 4))}
+    >>> _, state = rule.update(params, rule.init(params), params)
+    >>> int(mask_trees.get_masks(state)["w"].sum())
+    8
+    """
+    rounding.check_fraction("sparsity", sparsity)
+    rounding.check_fraction("drop_fraction", drop_fraction)
+
+    def init_masks(params: Params, key: jax.Array) -> Masks:
+        return topology.masks_from_scores(
+            params,
+            scores.random(params, params, key),
+            sparsity,
+            distribution=distribution,
+            structure=structure,
+            prunable=prunable,
+        )
+
+    def move_masks(
+        masks: Masks, params: Params, updates: Params, key: jax.Array, step: jax.Array
+    ) -> Masks:
+        drop_key, grow_key = jax.random.split(key)
+        return topology.move_connections(
+            masks,
+            drop_score(params, updates, drop_key),
+            grow_score(params, updates, grow_key),
+            schedules.value_at(drop_fraction, step),
+            structure=structure,
+        )
+
+    return mask_rule(init_masks, move_masks, when, seed)
+
+
+def sparsify(
+    inner: optax.GradientTransformation,
+    rule: optax.GradientTransformation,
+    *,
+    replace_step: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    """Trains any optax optimizer on the support of a rule's masks.
+
+    The rule sees the dense gradients. The optimizer sees gradients and parameters that are 0 off
+    the mask, and its update of a pruned weight becomes `-p`: after `optax.apply_updates` that
+    weight is exactly 0. A weight that comes onto the mask starts at 0, its optimizer slots as
+    `inner.init` makes them. State that has no entry per weight (the row and column sums of factored
+    second moments, step counters, global norms) is left as it is.
+
+    Start with `params = apply_masks(params, get_masks(opt_state))`.
+
+    Args:
+      inner: Any optax transformation.
+      rule: A mask rule.
+      replace_step: Whether an update of the masks takes the place of the gradient step, as in
+        RigL's Algorithm 1 (arXiv 1911.11134), or comes before it.
+
+    Returns:
+      A transformation that hands extra arguments on to `inner`.
+
+    >>> import optax, sparsejax
+    >>> params = {"w": jnp.arange(1.0, 5.0).reshape(2, 2)}
+    >>> tx = sparsify(optax.sgd(0.25), sparsejax.magnitude_pruning(0.5))
+    >>> state = tx.init(params)
+    >>> updates, state = tx.update({"w": jnp.ones((2, 2))}, state, params)
+    >>> optax.apply_updates(params, updates)["w"].tolist()
+    [[0.0, 0.0], [2.75, 3.75]]
+    """
+    inner = optax.with_extra_args_support(inner)
+    rule = optax.with_extra_args_support(rule)
+
+    def init(params: Params) -> SparsifyState:
+        mask_state = rule.init(params)
+        masks = mask_trees.get_masks(mask_state)
+        return SparsifyState(mask_state, inner.init(mask_trees.apply_masks(params, masks)))
+
+    def update(
+        updates: Params, state: SparsifyState, params: Params | None = None, **extra: Any
+    ) -> tuple[Params, SparsifyState]:
+        if params is None:
+            raise ValueError("sparsify needs the parameters: call update(grads, state, params)")
+        _, mask_state = rule.update(updates, state.mask_state, params, **extra)
+        masks = mask_trees.get_masks(mask_state)
+        stays = jax.tree.map(jnp.logical_and, masks, mask_trees.get_masks(state.mask_state))
+        # Regrown weights start at 0, so the parameters are cut to what was and stays on the mask.
+        start = mask_trees.apply_masks(params, stays)
+        inner_state = _reset_slots(inner, state.inner_state, start, stays)
+
+        def step(inner_state: Any) -> tuple[Params, Any]:
+            on_mask = mask_trees.apply_masks(updates, masks)
+            return inner.update(on_mask, inner_state, start, **extra)
+
+        def no_step(inner_state: Any) -> tuple[Params, Any]:
+            return optax.tree.zeros_like(jax.eval_shape(step, inner_state)[0]), inner_state
+
+        if replace_step:
+            steps, inner_state = jax.lax.cond(mask_state.moved, no_step, step, inner_state)
+        else:
+            steps, inner_state = step(inner_state)
+
+        def total(u: jax.Array, p: jax.Array, mask: jax.Array, stay: jax.Array) -> jax.Array:
+            return jnp.where(stay, u, jnp.where(mask, u - p, -p))
+
+        totals = jax.tree.map(total, steps, params, masks, stays)
+        return totals, SparsifyState(mask_state, inner_state)
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _reset_slots(
+    inner: optax.GradientTransformation, state: Any, params: Params, stays: Masks
+) -> Any:
+    """The optimizer's state, with fresh slots for all weights but those that stay."""
+
+    # Which entries of which slot stay; True for whatever has no entry per weight.
+    def entries(slot: Any, stay: jax.Array, p: jax.Array) -> Any:
+        if isinstance(slot, optax.MaskedNode):
+            return slot
+        fits = isinstance(slot, jax.Array) and slot.shape == p.shape and stay.ndim
+        return stay if fits else True
+
+    keep = optax.tree.map_params(
+        inner,
+        entries,
+        state,
+        stays,
+        params,
+        transform_non_params=lambda _: True,
+        is_leaf=lambda x: isinstance(x, optax.MaskedNode),
+    )
+    return jax.tree.map(
+        lambda stay, slot, fresh: slot if stay is True else jnp.where(stay, slot, fresh),
+        keep,
+        state,
+        inner.init(params),
+    )
+
+
+def _dense_masks(params: Params, structure: Structure, prunable: Prunable) -> Masks:
+    """Masks that keep everything, in the shapes of the structure's masks."""
+    topology.prunable_paths(params, structure, prunable)
+
+    def mask(m: jax.Array) -> jax.Array:
+        return structure.expand(structure.group(m).astype(bool), m.shape) if m.ndim else m
+
+    return jax.tree.map(mask, mask_trees.dense_masks(params, prunable))
