@@ -1,1 +1,85 @@
-"""Sparse training and pruning for JAX."""
+"""Sparse training and pruning for JAX: exact, and composable with any optax optimizer.
+
+Two sentences carry the design. A *mask rule* is an optax gradient transformation that passes
+gradients through unchanged and keeps `masks` in its state. `sparsify(inner, rule)` is an optax
+gradient transformation that trains `inner` on the support of those masks.
+"""
+
+from sparsejax.algorithms.gmp import gmp
+from sparsejax.algorithms.magnitude_pruning import magnitude_pruning
+from sparsejax.algorithms.rigl import rigl
+from sparsejax.algorithms.set import set_
+from sparsejax.algorithms.snip import snip
+from sparsejax.algorithms.static import static
+from sparsejax.algorithms.straight_through import ste_magnitude, ste_random
+from sparsejax.distributions import custom, er, erk, global_, uniform
+from sparsejax.masks import (
+    Kept,
+    apply_masks,
+    counts,
+    default_prunable,
+    dense_masks,
+    forward_params,
+    get_masks,
+    straight_through,
+)
+from sparsejax.schedules import cubic, every, once
+from sparsejax.scores import gradient, magnitude, random, saliency
+from sparsejax.selection import top_k_mask
+from sparsejax.structures import block, channel, constant_fan_in, nm, unstructured
+from sparsejax.topology import masks_from_scores, move_connections
+from sparsejax.transforms import (
+    MaskState,
+    SparsifyState,
+    drop_and_grow,
+    fixed,
+    mask_rule,
+    prune,
+    sparsify,
+)
+
+__all__ = [
+    "Kept",
+    "MaskState",
+    "SparsifyState",
+    "apply_masks",
+    "block",
+    "channel",
+    "constant_fan_in",
+    "counts",
+    "cubic",
+    "custom",
+    "default_prunable",
+    "dense_masks",
+    "drop_and_grow",
+    "er",
+    "erk",
+    "every",
+    "fixed",
+    "forward_params",
+    "get_masks",
+    "global_",
+    "gmp",
+    "gradient",
+    "magnitude",
+    "magnitude_pruning",
+    "mask_rule",
+    "masks_from_scores",
+    "move_connections",
+    "nm",
+    "once",
+    "prune",
+    "random",
+    "rigl",
+    "saliency",
+    "set_",
+    "snip",
+    "sparsify",
+    "static",
+    "ste_magnitude",
+    "ste_random",
+    "straight_through",
+    "top_k_mask",
+    "uniform",
+    "unstructured",
+]
