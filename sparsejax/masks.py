@@ -1,7 +1,6 @@
 """Mask trees: making them, applying them, finding them in an optimizer's state, counting them."""
 
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -85,7 +84,9 @@ def apply_masks(params: Params, masks: Masks) -> Params:
     >>> apply_masks(params, {"w": jnp.array([False, True])})["w"].tolist()
     [0.0, 2.0]
     """
-    return _map_masked(lambda p, m: jnp.where(m, p, jnp.zeros_like(p)), params, masks)
+    return jax.tree.map(
+        lambda p, m: jnp.where(m, p, jnp.zeros_like(p)), params, spread(masks, params)
+    )
 
 
 def straight_through(params: Params, masks: Masks) -> Params:
@@ -104,7 +105,7 @@ def straight_through(params: Params, masks: Masks) -> Params:
     >>> float(value), grads["w"].tolist()
     (6.0, [3.0, 3.0])
     """
-    return _map_masked(_straight_through, params, masks)
+    return jax.tree.map(_straight_through, params, spread(masks, params))
 
 
 def get_masks(opt_state: Any) -> Masks:
@@ -192,9 +193,8 @@ def counts(params: Params, masks: Masks) -> dict[str, Kept]:
     {'conv': Kept(kept=50, total=75)}
     """
     result = {}
-    for (path, p), m in zip(
-        jax.tree_util.tree_leaves_with_path(params), leaves_like(params, masks), strict=True
-    ):
+    by_leaf = jax.tree.leaves(spread(masks, params))
+    for (path, p), m in zip(jax.tree_util.tree_leaves_with_path(params), by_leaf, strict=True):
         if m.ndim:
             total = math.prod(p.shape)
             kept = int(selection.count(m, tuple(range(m.ndim))).reshape(()))
@@ -202,29 +202,23 @@ def counts(params: Params, masks: Masks) -> dict[str, Kept]:
     return result
 
 
-def leaves_like(params: Params, masks: Masks) -> list[jax.Array]:
-    """Returns one mask for each leaf of the parameters, in their order.
+def spread(masks: Masks, params: Params) -> Masks:
+    """Returns the masks in exactly the structure of the parameters.
 
-    A leaf of `masks` that stands for a subtree is repeated.
+    A leaf that stands for a subtree is repeated; where a wrapper left a hole, nothing is masked.
+
+    >>> masks = spread({"a": jnp.array(True)}, {"a": {"w": jnp.ones(2), "b": jnp.ones(1)}})
+    >>> sorted(masks["a"])
+    ['b', 'w']
     """
-    repeated = jax.tree.map(
-        lambda m, p: jax.tree.map(lambda _: jnp.asarray(m), p), _fill_holes(masks), params
+    filled = jax.tree.map(
+        lambda m: jnp.array(True) if _is_hole(m) else jnp.asarray(m), masks, is_leaf=_is_hole
     )
-    return jax.tree.leaves(repeated)
-
-
-def _map_masked(f: Callable[[Any, Any], Any], params: Params, masks: Masks) -> Params:
-    return jax.tree.map(
-        lambda m, p: jax.tree.map(lambda leaf: f(leaf, m), p), _fill_holes(masks), params
-    )
+    return jax.tree.map(lambda m, p: jax.tree.map(lambda _: m, p), filled, params)
 
 
 def _is_hole(x: Any) -> bool:
     return isinstance(x, optax.MaskedNode)
-
-
-def _fill_holes(masks: Masks) -> Masks:
-    return jax.tree.map(lambda m: jnp.array(True) if _is_hole(m) else m, masks, is_leaf=_is_hole)
 
 
 def _the_one_mask(path: tuple[Any, ...], *masks: Any) -> jax.Array:

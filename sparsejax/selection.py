@@ -6,6 +6,7 @@ selection is as fast as memory is read and gives the same bits on sharded arrays
 Ties at the threshold go to the lowest (row-major) index, found by bisection as well.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -54,9 +55,17 @@ def top_k_mask(
     axes = tuple(range(scores.ndim)) if axes is None else tuple(a % scores.ndim for a in axes)
     if scores.size == 0:
         return jnp.zeros(scores.shape, bool)
-    keys = sort_keys(scores)
     length = math.prod(scores.shape[a] for a in axes)
-    k = jnp.clip(jnp.asarray(k), 0, length).astype(jnp.uint32)
+    k = jnp.clip(min(k, length) if isinstance(k, int) else k, 0, length).astype(jnp.uint32)
+    return _top_k_mask(scores, k, axes, first)
+
+
+# Compiled as a whole: called outside of a program, a loop would be compiled anew each time.
+@functools.partial(jax.jit, static_argnames="axes")
+def _top_k_mask(
+    scores: jax.Array, k: jax.Array, axes: tuple[int, ...], first: jax.Array | None
+) -> jax.Array:
+    keys = sort_keys(scores)
     k = jnp.broadcast_to(k, [1 if a in axes else n for a, n in enumerate(scores.shape)])
     if first is None:
         return _top(keys, k, axes)

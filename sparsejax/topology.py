@@ -50,7 +50,11 @@ def masks_from_scores(
     structure = structures.unstructured() if structure is None else structure
     rounding.check_fraction("sparsity", sparsity)
     names = prunable_paths(params, structure, prunable)
-    preferred = [None] * len(names) if first is None else _pick(params, first, names)
+    preferred = (
+        [None] * len(names)
+        if first is None
+        else _pick(params, mask_trees.spread(first, params), names)
+    )
     leaves, rows = [], []
     for name, score, ahead in zip(names, _pick(params, scores, names), preferred, strict=True):
         grouped = structure.group(score)

@@ -271,6 +271,9 @@ def sparsify(
     Returns:
       A transformation that hands extra arguments on to `inner`.
 
+    Raises:
+      ValueError: by `init`, if optax cannot tell the optimizer's slots apart (`optax.lbfgs`).
+
     >>> import optax, sparsejax
     >>> params = {"w": jnp.arange(1.0, 5.0).reshape(2, 2)}
     >>> tx = sparsify(optax.sgd(0.25), sparsejax.magnitude_pruning(0.5))
@@ -282,10 +285,17 @@ def sparsify(
     inner = optax.with_extra_args_support(inner)
     rule = optax.with_extra_args_support(rule)
 
+    def masks_of(mask_state: Any, params: Params) -> Masks:
+        # The rule may be wrapped in its turn, and know only some of the parameters.
+        return mask_trees.spread(mask_trees.get_masks(mask_state), params)
+
     def init(params: Params) -> SparsifyState:
         mask_state = rule.init(params)
-        masks = mask_trees.get_masks(mask_state)
-        return SparsifyState(mask_state, inner.init(mask_trees.apply_masks(params, masks)))
+        masks = masks_of(mask_state, params)
+        params = mask_trees.apply_masks(params, masks)
+        inner_state = inner.init(params)
+        _entries_that_stay(inner, inner_state, params, masks)  # refuses what it cannot reset
+        return SparsifyState(mask_state, inner_state)
 
     def update(
         updates: Params, state: SparsifyState, params: Params | None = None, **extra: Any
@@ -293,8 +303,8 @@ def sparsify(
         if params is None:
             raise ValueError("sparsify needs the parameters: call update(grads, state, params)")
         _, mask_state = rule.update(updates, state.mask_state, params, **extra)
-        masks = mask_trees.get_masks(mask_state)
-        stays = jax.tree.map(jnp.logical_and, masks, mask_trees.get_masks(state.mask_state))
+        masks = masks_of(mask_state, params)
+        stays = jax.tree.map(jnp.logical_and, masks, masks_of(state.mask_state, params))
         # Regrown weights start at 0, so the parameters are cut to what was and stays on the mask.
         start = mask_trees.apply_masks(params, stays)
         inner_state = _reset_slots(inner, state.inner_state, start, stays)
@@ -324,29 +334,52 @@ def _reset_slots(
     inner: optax.GradientTransformation, state: Any, params: Params, stays: Masks
 ) -> Any:
     """The optimizer's state, with fresh slots for all weights but those that stay."""
-
-    # Which entries of which slot stay; True for whatever has no entry per weight.
-    def entries(slot: Any, stay: jax.Array, p: jax.Array) -> Any:
-        if isinstance(slot, optax.MaskedNode):
-            return slot
-        fits = isinstance(slot, jax.Array) and slot.shape == p.shape and stay.ndim
-        return stay if fits else True
-
-    keep = optax.tree.map_params(
-        inner,
-        entries,
-        state,
-        stays,
-        params,
-        transform_non_params=lambda _: True,
-        is_leaf=lambda x: isinstance(x, optax.MaskedNode),
-    )
     return jax.tree.map(
         lambda stay, slot, fresh: slot if stay is True else jnp.where(stay, slot, fresh),
-        keep,
+        _entries_that_stay(inner, state, params, stays),
         state,
         inner.init(params),
     )
+
+
+def _entries_that_stay(
+    inner: optax.GradientTransformation, state: Any, params: Params, stays: Masks
+) -> Any:
+    """For each leaf of the state a mask of the entries to leave, or True where there are none.
+
+    Raises:
+      ValueError: if optax cannot tell which of the state's leaves belong to the parameters.
+    """
+    by_path = dict(
+        zip(
+            (path for path, _ in jax.tree_util.tree_leaves_with_path(params)),
+            zip(jax.tree.leaves(params), jax.tree.leaves(stays), strict=True),
+            strict=True,
+        )
+    )
+
+    def entry(path: tuple[Any, ...], slot: Any) -> Any:
+        # An optimizer may keep several arrays for one parameter, in a tuple in its place.
+        for end in range(len(path), -1, -1):
+            if path[:end] in by_path:
+                p, stay = by_path[path[:end]]
+                per_weight = slot.shape[max(slot.ndim - p.ndim, 0) :] == p.shape
+                return stay if per_weight and stay.ndim else True
+        return True
+
+    try:
+        return optax.tree.map_params(
+            inner,
+            lambda slots: jax.tree_util.tree_map_with_path(entry, slots),
+            state,
+            transform_non_params=lambda _: True,
+            is_leaf=lambda _: True,
+        )
+    except Exception as error:
+        raise ValueError(
+            "sparsify cannot tell which parts of this optimizer's state belong to which parameter: "
+            f"optax.tree.map_params failed on it with {type(error).__name__}: {error}"
+        ) from error
 
 
 def _dense_masks(params: Params, structure: Structure, prunable: Prunable) -> Masks:

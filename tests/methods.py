@@ -1,0 +1,108 @@
+"""The methods under contract: one row each. A new method is one new row."""
+
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import optax
+
+import sparsejax
+
+SPARSITY = 0.75
+
+
+class Method(NamedTuple):
+    """One row of the contract table.
+
+    Attributes:
+      make: `(**options) -> rule`; options are `structure`, `prunable`, `distribution`.
+      sparsity: Step -> the sparsity that the forward pass after so many updates has; None where it
+        hangs on the weights.
+      moves: Whether connections come back, at a constant count.
+      straight_through: Whether the stored weights stay dense: `chain(optimizer, rule)`.
+      variant: Whether another row has the same algorithm with other options.
+    """
+
+    make: Callable[..., optax.GradientTransformationExtraArgs]
+    sparsity: Callable[[int], Fraction] | None
+    moves: bool = False
+    straight_through: bool = False
+    variant: bool = False
+
+    def transform(
+        self, inner: optax.GradientTransformation, replace_step: bool = False, **options: Any
+    ) -> optax.GradientTransformationExtraArgs:
+        rule = self.make(**options)
+        if self.straight_through:
+            return optax.chain(inner, rule)
+        return sparsejax.sparsify(inner, rule, replace_step=replace_step)
+
+
+def _constant(updates: int) -> Fraction:
+    del updates
+    return Fraction(3, 4)
+
+
+def _after_first(updates: int) -> Fraction:
+    return Fraction(3, 4) if updates else Fraction(0)
+
+
+def _gradual(updates: int) -> Fraction:
+    # Pruning at steps 1, 3 and, off the grid, 4, which are the updates number 2, 4 and 5.
+    step = {0: None, 1: None, 2: 1, 3: 1, 4: 3}.get(updates, 4)
+    if step is None:
+        return Fraction(0)
+    return Fraction(3, 4) * (1 - (1 - Fraction(step - 1, 3)) ** 3)
+
+
+def _halves(updates: int) -> Fraction:
+    return (Fraction(0), Fraction(1, 2), Fraction(1, 2))[updates] if updates < 3 else Fraction(3, 4)
+
+
+METHODS = {
+    "static": Method(lambda **o: sparsejax.static(SPARSITY, **o), _constant),
+    "magnitude_pruning": Method(
+        lambda **o: sparsejax.magnitude_pruning(SPARSITY, **o), _after_first
+    ),
+    "magnitude_pruning in rounds": Method(
+        lambda **o: sparsejax.magnitude_pruning(
+            optax.piecewise_constant_schedule(0.5, {1: 1.5}),
+            when=sparsejax.every(2, end=2),
+            **o,
+        ),
+        _halves,
+        variant=True,
+    ),
+    "magnitude_pruning by threshold": Method(
+        lambda **o: sparsejax.magnitude_pruning(
+            threshold=0.5, **{k: v for k, v in o.items() if k != "distribution"}
+        ),
+        None,
+        variant=True,
+    ),
+    "magnitude_pruning by quality": Method(
+        lambda **o: sparsejax.magnitude_pruning(
+            quality=0.8, **{k: v for k, v in o.items() if k != "distribution"}
+        ),
+        None,
+        variant=True,
+    ),
+    "gmp": Method(lambda **o: sparsejax.gmp(SPARSITY, begin=1, end=4, period=2, **o), _gradual),
+    "set": Method(
+        lambda **o: sparsejax.set_(SPARSITY, period=2, drop_fraction=0.5, **o),
+        _constant,
+        moves=True,
+    ),
+    "rigl": Method(
+        lambda **o: sparsejax.rigl(SPARSITY, period=2, end=9, drop_fraction=0.5, **o),
+        _constant,
+        moves=True,
+    ),
+    "snip": Method(lambda **o: sparsejax.snip(SPARSITY, **o), _after_first),
+    "ste_magnitude": Method(
+        lambda **o: sparsejax.ste_magnitude(SPARSITY, **o), _constant, straight_through=True
+    ),
+    "ste_random": Method(
+        lambda **o: sparsejax.ste_random(SPARSITY, **o), _constant, straight_through=True
+    ),
+}
