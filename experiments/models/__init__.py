@@ -1,0 +1,11 @@
+"""Models, one file an architecture (flax.linen). Each takes ``(images, train)`` and returns logits.
+
+A configuration names one of these functions; ``classes`` comes from the data set.
+"""
+
+from experiments.models.cnn import small_cnn
+from experiments.models.lenet5 import lenet5_caffe
+from experiments.models.mlp import lenet300
+from experiments.models.resnet import resnet20
+
+__all__ = ['lenet5_caffe', 'lenet300', 'resnet20', 'small_cnn']

@@ -1,0 +1,90 @@
+"""The residual network for CIFAR of He et al., 'Deep residual learning for image recognition', section 4.2,
+arXiv:1512.03385."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+# The paper's initializer ('Delving deep into rectifiers', arXiv:1502.01852), normal with variance 2 / fan in.
+_he_normal = nn.initializers.variance_scaling(2.0, 'fan_in', 'normal')
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions beside a shortcut.
+
+    The shortcut has no parameters (the paper's option A): where the block halves the resolution and widens, the
+    identity is subsampled and padded with channels of zeros, so that every weight of the network is in the main path.
+
+    Attributes:
+        width: output channels.
+        stride: stride of the first convolution, 1 or 2.
+    """
+
+    width: int
+    stride: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+        """Maps ``[batch, h, w, channels]`` to ``[batch, h / stride, w / stride, width]``."""
+        conv = functools.partial(nn.Conv, self.width, (3, 3), use_bias=False, kernel_init=_he_normal)
+        norm = functools.partial(nn.BatchNorm, use_running_average=not train, momentum=0.9)
+        y = nn.relu(norm()(conv(strides=self.stride)(x)))
+        y = norm()(conv()(y))
+        shortcut = x[:, :: self.stride, :: self.stride]
+        new = self.width - x.shape[-1]
+        shortcut = jnp.pad(shortcut, ((0, 0), (0, 0), (0, 0), (new // 2, new - new // 2)))
+        return nn.relu(shortcut + y)
+
+
+class ResNet(nn.Module):
+    """Three stages of residual blocks; each stage after the first halves the resolution and doubles the width.
+
+    Attributes:
+        blocks: blocks in each stage; the network has ``6 * blocks + 2`` layers with weights.
+        width: channels of the first stage.
+        classes: units of the last layer.
+    """
+
+    blocks: int
+    width: int
+    classes: int
+
+    @nn.compact
+    def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+        """Returns the logits, ``[batch, classes]``, of ``[batch, height, width, channels]`` images.
+
+        With `train` the batch's statistics normalise, and those in the collection ``batch_stats`` move towards them.
+        """
+        x = nn.Conv(self.width, (3, 3), use_bias=False, kernel_init=_he_normal)(images)
+        x = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9)(x))
+        for stage in range(3):
+            for block in range(self.blocks):
+                x = Block(self.width * 2**stage, 2 if stage and not block else 1)(x, train)
+        x = x.mean(axis=(1, 2))
+        return nn.Dense(self.classes)(x)
+
+
+def resnet20(width: int = 16, classes: int = 10) -> nn.Module:
+    """Returns ResNet-20 for CIFAR, with shortcuts without parameters (option A).
+
+    On 32x32x3 images it has 269,722 parameters, 268,336 of them in kernels.
+
+    Args:
+        width: channels of the first stage.
+        classes: number of classes.
+
+    Returns:
+        The module; it has the collection ``batch_stats`` beside ``params``.
+
+    Raises:
+        ValueError: if `width` is not positive.
+
+    Example:
+        >>> resnet20(width=4)
+        ResNet(...)
+    """
+    if width < 1:
+        raise ValueError(f'width: {width} must be at least 1')
+    return ResNet(3, width, classes)

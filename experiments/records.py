@@ -1,0 +1,135 @@
+"""The files of a run that people and programs read: config.json, metrics.jsonl, TensorBoard, summary.json."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+from tensorboardX import SummaryWriter
+
+from experiments.errors import UserError
+
+Line = dict[str, Any]
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a file of JSON whole or not at all.
+
+    Args:
+        path: the file; what it held before stays until the new content is on the disk.
+        content: what `json` can write.
+    """
+    _write(path, json.dumps(content, indent=2, sort_keys=True) + '\n')
+
+
+def claim(workdir: Path, config: ConfigDict) -> None:
+    """Makes a working directory that of a configuration, or checks that it already is.
+
+    Args:
+        workdir: the directory; created if there is none.
+        config: the configuration, kept there as ``config.json``.
+
+    Raises:
+        UserError: if the directory belongs to another configuration; the message lists every
+            difference. Also if ``config.json`` cannot be read.
+    """
+    path = workdir / 'config.json'
+    ours = json.loads(json.dumps(config.to_dict()))  # as JSON would give it back: lists for tuples
+    if not path.exists():
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_json(path, ours)
+        return
+    try:
+        theirs = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f'{path}: not JSON: {error}; choose another --workdir') from error
+    if ours != theirs:
+        new, old = _flat(ours), _flat(theirs)
+        differences = [
+            f'  {key}: {old.get(key, "absent")} there, {new.get(key, "absent")} now'
+            for key in sorted(old.keys() | new.keys())
+            if old.get(key, 'absent') != new.get(key, 'absent')
+        ]
+        raise UserError(
+            f'{workdir} holds a run of another configuration; choose another --workdir, or repeat '
+            'that configuration. The differences:\n' + '\n'.join(differences)
+        )
+
+
+class Metrics:
+    """The metrics of a run, line by line, in ``metrics.jsonl`` and for TensorBoard.
+
+    A line is a mapping with the keys ``step`` and ``kind``. The file holds nothing that differs between two
+    runs of one configuration, such as the time of day, so that they can be compared bit for bit.
+
+    Args:
+        workdir: the run's directory.
+        step: the step that the run continues from; lines beyond it, and a line that was cut off
+            while it was written, are removed.
+    """
+
+    def __init__(self, workdir: Path, step: int) -> None:
+        self.path = workdir / 'metrics.jsonl'
+        self.history: list[Line] = [line for line in read_metrics(workdir) if line['step'] <= step]
+        _write(self.path, ''.join(json.dumps(line) + '\n' for line in self.history))
+        self._file = self.path.open('a')
+        self._board = SummaryWriter(str(workdir / 'tensorboard'), purge_step=step + 1)
+
+    def write(self, line: Line) -> None:
+        """Appends a line."""
+        self.history.append(line)
+        self._file.write(json.dumps(line) + '\n')
+        for key, value in line.items():
+            if key not in ('step', 'kind'):
+                self._board.add_scalar(f'{line["kind"]}/{key}', value, line['step'])
+
+    def sync(self) -> None:
+        """Returns when all lines are on the disk; a checkpoint may then rely on them."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._board.flush()
+
+    def close(self) -> None:
+        """Writes what is left and closes the files."""
+        self.sync()
+        self._file.close()
+        self._board.close()
+
+
+def read_metrics(workdir: Path) -> list[Line]:
+    """Returns the lines of a run's ``metrics.jsonl``, up to the first that is not whole.
+
+    Args:
+        workdir: the run's directory.
+
+    Returns:
+        The lines; none if there is no file.
+    """
+    path = workdir / 'metrics.jsonl'
+    lines = []
+    for text in path.read_text().splitlines(keepends=True) if path.exists() else ():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            break
+        if not text.endswith('\n'):
+            break
+        lines.append(line)
+    return lines
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
+    with temporary.open('w') as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def _flat(tree: Any, path: str = 'config') -> dict[str, str]:
+    if not isinstance(tree, dict):
+        return {path: json.dumps(tree)}
+    items = [_flat(value, f'{path}.{key}') for key, value in tree.items()]
+    return {key: value for item in items for key, value in item.items()}
