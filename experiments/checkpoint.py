@@ -51,7 +51,7 @@ def digest(tree: Any) -> str:
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
         array = np.asarray(leaf)
-        sha.update(f'{jax.tree_util.keystr(path)} {array.dtype} {array.shape}\n'.encode())
+        sha.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}\n".encode())
         sha.update(np.ascontiguousarray(array).view(np.uint8) if array.ndim else array.tobytes())
     return sha.hexdigest()
 
@@ -96,9 +96,9 @@ class Checkpoints:
             step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(state),
-                digest=ocp.args.JsonSave({'sha256': digest(state)}),
+                digest=ocp.args.JsonSave({"sha256": digest(state)}),
             ),
-            metrics=None if accuracy is None else {'validation_accuracy': accuracy},
+            metrics=None if accuracy is None else {"validation_accuracy": accuracy},
         )
 
     def restore_latest(self, template: Any) -> Restored | None:
@@ -120,8 +120,8 @@ class Checkpoints:
             self._manager.delete(step)
         if steps:
             raise UserError(
-                f'{self.directory}: every checkpoint was damaged; remove the working directory to '
-                'start again'
+                f"{self.directory}: every checkpoint was damaged; remove the working directory to "
+                "start again"
             )
         return None
 
@@ -150,14 +150,14 @@ class Checkpoints:
         try:
             restored = self._manager.restore(step, args=args)
         except Exception as error:  # each kind of damage raises its own type, down to the codec's
-            reason = f'{type(error).__name__}: {str(error).splitlines()[0]}'
+            reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
         else:
-            if restored.digest == {'sha256': digest(restored.state)}:
+            if restored.digest == {"sha256": digest(restored.state)}:
                 return restored.state
-            reason = 'its arrays do not have the digest that was saved with them'
-        logging.error('The checkpoint %s is damaged: %s', self.directory / str(step), reason)
+            reason = "its arrays do not have the digest that was saved with them"
+        logging.error("The checkpoint %s is damaged: %s", self.directory / str(step), reason)
         return None
 
 
 def _accuracy(metrics: dict[str, float]) -> float:
-    return metrics['validation_accuracy']
+    return metrics["validation_accuracy"]

@@ -1,9 +1,9 @@
-"""The shape of an experiment's configuration: every key with its default, and the check of their values.
+"""The shape of a configuration: every key with its default, and the check of their values.
 
-A configuration is an ``ml_collections.ConfigDict``. The keys at the top are fixed, and listed in `default`. A key that
-holds a sub-configuration with a ``name`` (``data``, ``model``, ``optimizer``, ``rule``, ``transform``) stands for a call
-of the public function of that name; its other keys are the arguments, which `experiments.build` checks against the
-function's signature.
+A configuration is an ``ml_collections.ConfigDict``. The keys at the top are fixed, and listed in
+`default`. A key that holds a sub-configuration with a ``name`` (``data``, ``model``, ``optimizer``,
+``rule``, ``transform``) stands for a call of the public function of that name; its other keys are
+the arguments, which `experiments.build` checks against the function's signature.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from experiments.errors import UserError
 
 
 def default() -> ConfigDict:
-    """Returns the configuration that every experiment starts from: a dense network on the embedded digits.
+    """Returns what every experiment starts from: a dense network on the embedded digits.
 
     Example:
         >>> config = default()
@@ -29,17 +29,17 @@ def default() -> ConfigDict:
     # own, of the masks.
     config.seed = 0
     # A data set of `experiments.data`.
-    config.data = ConfigDict({'name': 'digits'})
+    config.data = ConfigDict({"name": "digits"})
     # A model of `experiments.models`.
-    config.model = ConfigDict({'name': 'lenet300'})
+    config.model = ConfigDict({"name": "lenet300"})
     # An optimizer of `optax`; its learning rate is a number or a schedule of `optax`.
-    config.optimizer = ConfigDict({'name': 'adam', 'learning_rate': 1e-3})
+    config.optimizer = ConfigDict({"name": "adam", "learning_rate": 1e-3})
     # Coefficient of the L2 term whose gradient is added to that of the loss (not decoupled).
     config.weight_decay = 0.0
     # A mask rule of `sparsejax.algorithms`, or None for a dense network.
     config.rule = placeholder(ConfigDict)
     # How the rule joins the optimizer: `sparsify`, or `chain` for the straight-through rules.
-    config.transform = ConfigDict({'name': 'sparsify'})
+    config.transform = ConfigDict({"name": "sparsify"})
     # Examples a step. An epoch's last, incomplete batch is dropped.
     config.batch_size = 128
     # Optimizer steps of the whole run.
@@ -51,25 +51,26 @@ def default() -> ConfigDict:
     return config
 
 
-# Bounds that hold for an argument of that name wherever it occurs; what relates several arguments is the callee's check.
+# Bounds that hold for an argument of that name wherever it occurs; what relates several arguments
+# is the callee's check.
 LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    'batch_size': (lambda value: value >= 1, 'at least 1'),
-    'begin': (lambda value: value >= 0, 'at least 0'),
-    'classes': (lambda value: value >= 2, 'at least 2'),
-    'decay_steps': (lambda value: value >= 1, 'at least 1'),
-    'drop_fraction': (lambda value: 0 <= value <= 1, 'in [0, 1]'),
-    'end': (lambda value: value >= 0, 'at least 0'),
-    'eval_every': (lambda value: value >= 1, 'at least 1'),
-    'init_value': (lambda value: value >= 0, 'at least 0'),
-    'learning_rate': (lambda value: value >= 0, 'at least 0'),
-    'log_every': (lambda value: value >= 1, 'at least 1'),
-    'momentum': (lambda value: 0 <= value < 1, 'in [0, 1)'),
-    'period': (lambda value: value >= 1, 'at least 1'),
-    'seed': (lambda value: 0 <= value < 2**32, 'in [0, 2**32)'),
-    'sparsity': (lambda value: 0 <= value < 1, 'in [0, 1)'),
-    'steps': (lambda value: value >= 1, 'at least 1'),
-    'validation': (lambda value: value >= 1, 'at least 1'),
-    'weight_decay': (lambda value: value >= 0, 'at least 0'),
+    "batch_size": (lambda value: value >= 1, "at least 1"),
+    "begin": (lambda value: value >= 0, "at least 0"),
+    "classes": (lambda value: value >= 2, "at least 2"),
+    "decay_steps": (lambda value: value >= 1, "at least 1"),
+    "drop_fraction": (lambda value: 0 <= value <= 1, "in [0, 1]"),
+    "end": (lambda value: value >= 0, "at least 0"),
+    "eval_every": (lambda value: value >= 1, "at least 1"),
+    "init_value": (lambda value: value >= 0, "at least 0"),
+    "learning_rate": (lambda value: value >= 0, "at least 0"),
+    "log_every": (lambda value: value >= 1, "at least 1"),
+    "momentum": (lambda value: 0 <= value < 1, "in [0, 1)"),
+    "period": (lambda value: value >= 1, "at least 1"),
+    "seed": (lambda value: 0 <= value < 2**32, "in [0, 2**32)"),
+    "sparsity": (lambda value: 0 <= value < 1, "in [0, 1)"),
+    "steps": (lambda value: value >= 1, "at least 1"),
+    "validation": (lambda value: value >= 1, "at least 1"),
+    "weight_decay": (lambda value: value >= 0, "at least 0"),
 }
 
 
@@ -89,15 +90,15 @@ def check_limits(path: str, value: Any) -> None:
             ...
         experiments.errors.UserError: config.rule.sparsity: 1.0 is impossible; allowed: in [0, 1)
     """
-    name = path.rpartition('.')[2]
+    name = path.rpartition(".")[2]
     if name in LIMITS and isinstance(value, int | float):
         holds, allowed = LIMITS[name]
         if not holds(value):
-            raise UserError(f'{path}: {value!r} is impossible; allowed: {allowed}')
+            raise UserError(f"{path}: {value!r} is impossible; allowed: {allowed}")
 
 
 def check(config: ConfigDict) -> None:
-    """Checks the keys at the top of a configuration: that they are known, their types, and their values.
+    """Checks the keys at the top of a configuration: known, of the right type, possible.
 
     Raises:
         UserError: with the path of the key and what is allowed.
@@ -112,24 +113,27 @@ def check(config: ConfigDict) -> None:
     known = default()
     for key in config:
         if key not in known:
-            raise UserError(f'config.{key}: unknown key; allowed: {", ".join(sorted(known))}')
+            raise UserError(f"config.{key}: unknown key; allowed: {', '.join(sorted(known))}")
     for key in known:
-        path = f'config.{key}'
+        path = f"config.{key}"
         if key not in config:
-            raise UserError(f'{path}: this key is missing')
+            raise UserError(f"{path}: this key is missing")
         value, kind = config[key], known.get_type(key)
-        if key == 'rule' and value is None:
+        if key == "rule" and value is None:
             continue
         expected: tuple[type, ...] = (int, float) if kind is float else (kind,)
         if not isinstance(value, expected) or isinstance(value, bool):
-            if kind is ConfigDict and isinstance(value, str):  # a bare string is a name without arguments
-                continue
-            wanted = 'a sub-configuration with a name' if kind is ConfigDict else kind.__name__
-            raise UserError(f'{path}: {value!r} is of type {type(value).__name__}; allowed: {wanted}')
+            if kind is ConfigDict and isinstance(value, str):
+                continue  # a bare string is a name without arguments
+            wanted = "a sub-configuration with a name" if kind is ConfigDict else kind.__name__
+            raise UserError(
+                f"{path}: {value!r} is of type {type(value).__name__}; allowed: {wanted}"
+            )
         check_limits(path, value)
     if config.eval_every % config.log_every:
-        # Evaluations and checkpoints fall between dispatches, so that a resumed run executes the same programs.
+        # Evaluations and checkpoints fall between dispatches, so that a resumed run executes the
+        # same programs.
         raise UserError(
-            f'config.eval_every: {config.eval_every} is impossible; '
-            f'allowed: a multiple of config.log_every, {config.log_every}'
+            f"config.eval_every: {config.eval_every} is impossible; "
+            f"allowed: a multiple of config.log_every, {config.log_every}"
         )

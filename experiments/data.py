@@ -1,12 +1,14 @@
 """Named data sets that fit in memory, and the batches of a training step.
 
-The functions that return a `Dataset` are the names that a configuration may use. Files are read in the formats that
-their authors publish; every file is checked to its last byte, and a broken one is refused by its name.
+The functions that return a `Dataset` are the names that a configuration may use. Files are read in
+the formats that their authors publish; every file is checked to its last byte, and a broken one is
+refused by its name.
 """
 
 import dataclasses
 import functools
 import gzip
+import math
 import os
 import zlib
 from pathlib import Path
@@ -64,7 +66,7 @@ class Dataset:
 
 def default_directory() -> Path:
     """Returns the directory of data sets: ``$SPARSEJAX_DATA``, else ``~/.cache/sparsejax``."""
-    return Path(os.environ.get('SPARSEJAX_DATA') or Path.home() / '.cache' / 'sparsejax')
+    return Path(os.environ.get("SPARSEJAX_DATA") or Path.home() / ".cache" / "sparsejax")
 
 
 def digits(directory: Path | None = None, *, validation: int = 200) -> Dataset:
@@ -107,7 +109,9 @@ def mnist(directory: Path | None = None, *, validation: int = 5000) -> Dataset:
     Raises:
         UserError: if a file is missing, truncated or corrupt, naming it.
     """
-    return _idx_dataset('mnist', 'https://ossci-datasets.s3.amazonaws.com/mnist/', directory, validation)
+    return _idx_dataset(
+        "mnist", "https://ossci-datasets.s3.amazonaws.com/mnist/", directory, validation
+    )
 
 
 def fashion_mnist(directory: Path | None = None, *, validation: int = 5000) -> Dataset:
@@ -124,8 +128,8 @@ def fashion_mnist(directory: Path | None = None, *, validation: int = 5000) -> D
     Raises:
         UserError: if a file is missing, truncated or corrupt, naming it.
     """
-    source = 'https://github.com/zalandoresearch/fashion-mnist'
-    return _idx_dataset('fashion_mnist', source, directory, validation)
+    source = "https://github.com/zalandoresearch/fashion-mnist"
+    return _idx_dataset("fashion_mnist", source, directory, validation)
 
 
 def cifar10(
@@ -145,9 +149,9 @@ def cifar10(
     Raises:
         UserError: if a file is missing, truncated or corrupt, naming it.
     """
-    folder = (directory or default_directory()) / 'cifar-10-batches-bin'
-    names = [f'data_batch_{i}.bin' for i in range(1, 6)]
-    parts = [_read_cifar(folder / name) for name in [*names, 'test_batch.bin']]
+    folder = (directory or default_directory()) / "cifar-10-batches-bin"
+    names = [f"data_batch_{i}.bin" for i in range(1, 6)]
+    parts = [_read_cifar(folder / name) for name in [*names, "test_batch.bin"]]
     images, labels = (np.concatenate(arrays) for arrays in zip(*parts[:-1], strict=True))
     return _dataset(images, labels, *parts[-1], validation, augment)
 
@@ -181,7 +185,8 @@ def _epoch_order(seed: int, epoch: int, examples: int) -> np.ndarray:
 
 
 def crop_and_flip(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Returns every image shifted by up to 4 pixels in each direction and mirrored half of the time.
+    """Returns every image shifted by up to 4 pixels in each direction and mirrored half of the
+    time.
 
     This is the usual augmentation for CIFAR (He et al., arXiv:1512.03385, section 4.2): pad by 4
     black pixels, crop at random, flip left and right at random.
@@ -217,7 +222,7 @@ def _dataset(
 ) -> Dataset:
     kept = len(images) - validation
     if kept < 1:
-        raise UserError(f'validation: {validation} of {len(images)} training examples leaves none')
+        raise UserError(f"validation: {validation} of {len(images)} training examples leaves none")
     mean, std = _moments(images[:kept])
     return Dataset(
         train=_split(images[:kept], labels[:kept]),
@@ -249,68 +254,75 @@ def _split(images: np.ndarray, labels: np.ndarray) -> Split:
 def _idx_dataset(name: str, source: str, directory: Path | None, validation: int) -> Dataset:
     folder = (directory or default_directory()) / name
     arrays = []
-    for part in ('train', 't10k'):
-        images_path = _find(folder / f'{part}-images-idx3-ubyte', source)
-        labels_path = _find(folder / f'{part}-labels-idx1-ubyte', source)
+    for part in ("train", "t10k"):
+        images_path = _find(folder / f"{part}-images-idx3-ubyte", source)
+        labels_path = _find(folder / f"{part}-labels-idx1-ubyte", source)
         images, labels = _read_idx(images_path, dims=3), _read_idx(labels_path, dims=1)
         if len(images) != len(labels):
             raise UserError(
-                f'{labels_path}: has {len(labels)} labels for the {len(images)} images of {images_path}'
+                f"{labels_path}: has {len(labels)} labels, but {images_path} has "
+                f"{len(images)} images"
             )
         _check_labels(labels_path, labels)
         arrays += [images[..., None], labels]
     if arrays[0].shape[1:] != arrays[2].shape[1:]:
         raise UserError(
-            f'{folder}: the training images are {arrays[0].shape[1:3]}, the test images '
-            f'{arrays[2].shape[1:3]}'
+            f"{folder}: the training images are {arrays[0].shape[1:3]}, the test images "
+            f"{arrays[2].shape[1:3]}"
         )
     return _dataset(*arrays, validation)
 
 
 def _find(path: Path, source: str) -> Path:
-    for candidate in (path, path.with_name(path.name + '.gz')):
+    for candidate in (path, path.with_name(path.name + ".gz")):
         if candidate.is_file():
             return candidate
     raise UserError(
-        f'{path} (or {path.name}.gz): no such file; download it from {source}, or name the '
-        f'directory that holds {path.parent.name}/ by --data_dir or $SPARSEJAX_DATA'
+        f"{path} (or {path.name}.gz): no such file; download it from {source}, or name the "
+        f"directory that holds {path.parent.name}/ by --data_dir or $SPARSEJAX_DATA"
     )
 
 
 def _read_idx(path: Path, dims: int) -> np.ndarray:
-    """Reads an IDX file of bytes: two zeros, the type, the number of dimensions, the dimensions, the data."""
+    """Reads an IDX file of bytes: two zeros, the type, the number of dimensions, the dimensions,
+    the data."""
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == '.gz' else path.read_bytes()
+        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:  # the checksum of .gz is verified here
-        raise UserError(f'{path}: corrupt or truncated: {error}; download it again') from error
+        raise UserError(f"{path}: corrupt or truncated: {error}; download it again") from error
+    header = 4 + 4 * dims
     if content[:4] != bytes([0, 0, 8, dims]):
         raise UserError(
-            f'{path}: corrupt: begins with {content[:4].hex()}, not with 000008{dims:02x}, the mark '
-            f'of an IDX file of bytes with {dims} dimension{"s" * (dims > 1)}; download it again'
+            f"{path}: corrupt: begins with {content[:4].hex()}, not with 000008{dims:02x}, the "
+            f"mark of an IDX file of bytes with {dims} dimension{'s' * (dims > 1)}; "
+            "download it again"
         )
-    shape = tuple(int(n) for n in np.frombuffer(content[4 : 4 + 4 * dims], '>u4'))
-    expected, found = int(np.prod(shape, dtype=np.int64)), len(content) - 4 - 4 * dims
-    if len(shape) < dims or expected != found or not expected:
+    if len(content) < header:
+        raise UserError(f"{path}: truncated within its header; download it again")
+    shape = tuple(int(n) for n in np.frombuffer(content[4:header], ">u4"))
+    expected, found = math.prod(shape), len(content) - header
+    if expected != found or not expected:
         raise UserError(
-            f'{path}: corrupt or truncated: its header announces {shape}, {expected} bytes, and '
-            f'{max(found, 0)} follow; download it again'
+            f"{path}: corrupt or truncated: its header announces {shape}, {expected} bytes, and "
+            f"{found} follow; download it again"
         )
-    return np.frombuffer(content, np.uint8, offset=4 + 4 * dims).reshape(shape)
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 
 def _read_cifar(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Reads a CIFAR-10 file: records of a label and 32x32 pixels, first all red, then green, then blue."""
+    """Reads a CIFAR-10 file: records of a label and the pixels, all red, all green, all blue."""
     if not path.is_file():
         raise UserError(
-            f'{path}: no such file; unpack https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz, '
-            f'or name the directory that holds {path.parent.name}/ by --data_dir or $SPARSEJAX_DATA'
+            f"{path}: no such file; unpack "
+            "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz, or name "
+            f" the directory that holds {path.parent.name}/ by --data_dir or $SPARSEJAX_DATA"
         )
     content = np.fromfile(path, np.uint8)
     expected = CIFAR_RECORDS * 3073
     if len(content) != expected:
         raise UserError(
-            f'{path}: corrupt or truncated: has {len(content)} bytes, not {expected}; '
-            'download it again'
+            f"{path}: corrupt or truncated: has {len(content)} bytes, not {expected}; "
+            "download it again"
         )
     records = content.reshape(-1, 3073)
     _check_labels(path, records[:, 0])
@@ -322,6 +334,6 @@ def _check_labels(path: Path, labels: np.ndarray) -> None:
     if labels.max() > 9:
         first = int(np.argmax(labels > 9))
         raise UserError(
-            f'{path}: corrupt: label {labels[first]} of example {first} is not in 0..9; '
-            'download it again'
+            f"{path}: corrupt: label {labels[first]} of example {first} is not in 0..9; "
+            "download it again"
         )

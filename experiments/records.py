@@ -1,4 +1,4 @@
-"""The files of a run that people and programs read: config.json, metrics.jsonl, TensorBoard, summary.json."""
+"""The files of a run that are made to be read: its configuration, metrics and summary."""
 
 import json
 import os
@@ -20,7 +20,7 @@ def write_json(path: Path, content: Any) -> None:
         path: the file; what it held before stays until the new content is on the disk.
         content: what `json` can write.
     """
-    _write(path, json.dumps(content, indent=2, sort_keys=True) + '\n')
+    _write(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
 def claim(workdir: Path, config: ConfigDict) -> None:
@@ -34,7 +34,7 @@ def claim(workdir: Path, config: ConfigDict) -> None:
         UserError: if the directory belongs to another configuration; the message lists every
             difference. Also if ``config.json`` cannot be read.
     """
-    path = workdir / 'config.json'
+    path = workdir / "config.json"
     ours = json.loads(json.dumps(config.to_dict()))  # as JSON would give it back: lists for tuples
     if not path.exists():
         workdir.mkdir(parents=True, exist_ok=True)
@@ -43,25 +43,26 @@ def claim(workdir: Path, config: ConfigDict) -> None:
     try:
         theirs = json.loads(path.read_text())
     except ValueError as error:
-        raise UserError(f'{path}: not JSON: {error}; choose another --workdir') from error
+        raise UserError(f"{path}: not JSON: {error}; choose another --workdir") from error
     if ours != theirs:
         new, old = _flat(ours), _flat(theirs)
         differences = [
-            f'  {key}: {old.get(key, "absent")} there, {new.get(key, "absent")} now'
+            f"  {key}: {old.get(key, 'absent')} there, {new.get(key, 'absent')} now"
             for key in sorted(old.keys() | new.keys())
-            if old.get(key, 'absent') != new.get(key, 'absent')
+            if old.get(key, "absent") != new.get(key, "absent")
         ]
         raise UserError(
-            f'{workdir} holds a run of another configuration; choose another --workdir, or repeat '
-            'that configuration. The differences:\n' + '\n'.join(differences)
+            f"{workdir} holds a run of another configuration; choose another --workdir, or repeat "
+            "that configuration. The differences:\n" + "\n".join(differences)
         )
 
 
 class Metrics:
     """The metrics of a run, line by line, in ``metrics.jsonl`` and for TensorBoard.
 
-    A line is a mapping with the keys ``step`` and ``kind``. The file holds nothing that differs between two
-    runs of one configuration, such as the time of day, so that they can be compared bit for bit.
+    A line is a mapping with the keys ``step`` and ``kind``. The file holds nothing that differs
+    between two runs of one configuration, such as the time of day, so that they can be compared bit
+    for bit.
 
     Args:
         workdir: the run's directory.
@@ -70,19 +71,19 @@ class Metrics:
     """
 
     def __init__(self, workdir: Path, step: int) -> None:
-        self.path = workdir / 'metrics.jsonl'
-        self.history: list[Line] = [line for line in read_metrics(workdir) if line['step'] <= step]
-        _write(self.path, ''.join(json.dumps(line) + '\n' for line in self.history))
-        self._file = self.path.open('a')
-        self._board = SummaryWriter(str(workdir / 'tensorboard'), purge_step=step + 1)
+        self.path = workdir / "metrics.jsonl"
+        self.history: list[Line] = [line for line in read_metrics(workdir) if line["step"] <= step]
+        _write(self.path, "".join(json.dumps(line) + "\n" for line in self.history))
+        self._file = self.path.open("a")
+        self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
 
     def write(self, line: Line) -> None:
         """Appends a line."""
         self.history.append(line)
-        self._file.write(json.dumps(line) + '\n')
+        self._file.write(json.dumps(line) + "\n")
         for key, value in line.items():
-            if key not in ('step', 'kind'):
-                self._board.add_scalar(f'{line["kind"]}/{key}', value, line['step'])
+            if key not in ("step", "kind"):
+                self._board.add_scalar(f"{line['kind']}/{key}", value, line["step"])
 
     def sync(self) -> None:
         """Returns when all lines are on the disk; a checkpoint may then rely on them."""
@@ -106,30 +107,30 @@ def read_metrics(workdir: Path) -> list[Line]:
     Returns:
         The lines; none if there is no file.
     """
-    path = workdir / 'metrics.jsonl'
+    path = workdir / "metrics.jsonl"
     lines = []
     for text in path.read_text().splitlines(keepends=True) if path.exists() else ():
         try:
             line = json.loads(text)
         except ValueError:
             break
-        if not text.endswith('\n'):
+        if not text.endswith("\n"):
             break
         lines.append(line)
     return lines
 
 
 def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
-    with temporary.open('w') as file:
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
 
 
-def _flat(tree: Any, path: str = 'config') -> dict[str, str]:
+def _flat(tree: Any, path: str = "config") -> dict[str, str]:
     if not isinstance(tree, dict):
         return {path: json.dumps(tree)}
-    items = [_flat(value, f'{path}.{key}') for key, value in tree.items()]
+    items = [_flat(value, f"{path}.{key}") for key, value in tree.items()]
     return {key: value for item in items for key, value in item.items()}

@@ -8,4 +8,4 @@ from experiments.models.lenet5 import lenet5_caffe
 from experiments.models.mlp import lenet300
 from experiments.models.resnet import resnet20
 
-__all__ = ['lenet5_caffe', 'lenet300', 'resnet20', 'small_cnn']
+__all__ = ["lenet5_caffe", "lenet300", "resnet20", "small_cnn"]

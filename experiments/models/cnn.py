@@ -7,7 +7,7 @@ import jax
 
 
 class CNN(nn.Module):
-    """Stages of a 3x3 convolution, a rectifier and 2x2 max pooling, then two fully connected layers.
+    """Stages of a 3x3 convolution, rectifier and 2x2 max pooling, then two dense layers.
 
     Attributes:
         widths: channels of the convolutions.
@@ -21,7 +21,7 @@ class CNN(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-        """Returns the logits, ``[batch, classes]``, of ``[batch, height, width, channels]`` images."""
+        """Returns the logits ``[batch, classes]`` of ``[batch, height, width, channels]``."""
         x = images
         for width in self.widths:
             x = nn.relu(nn.Conv(width, (3, 3))(x))
@@ -34,7 +34,8 @@ class CNN(nn.Module):
 def small_cnn(widths: Sequence[int] = (32, 64), hidden: int = 128, classes: int = 10) -> nn.Module:
     """Returns a small convolutional network.
 
-    With the default widths it has 421,642 parameters on 28x28x1 images. Each stage halves the image's sides.
+    With the default widths it has 421,642 parameters on 28x28x1 images. Each stage halves the
+    image's sides.
 
     Args:
         widths: channels of the convolutions, one a stage.
@@ -52,5 +53,5 @@ def small_cnn(widths: Sequence[int] = (32, 64), hidden: int = 128, classes: int 
         CNN(...)
     """
     if any(width < 1 for width in (*widths, hidden)):
-        raise ValueError(f'widths {tuple(widths)} and hidden {hidden}: each must be at least 1')
+        raise ValueError(f"widths {tuple(widths)} and hidden {hidden}: each must be at least 1")
     return CNN(tuple(widths), hidden, classes)

@@ -1,12 +1,13 @@
-"""LeNet-5 as the Caffe examples define it, the network that 'LeNet-5' means in most of the pruning literature, for
-instance in Han et al., 'Learning both weights and connections for efficient neural networks', arXiv:1506.02626."""
+"""LeNet-5 as the Caffe examples define it, the network that 'LeNet-5' means in most of the pruning
+literature, for instance in Han et al., 'Learning both weights and connections for efficient neural
+networks', arXiv:1506.02626."""
 
 import flax.linen as nn
 import jax
 
 
 class LeNet5(nn.Module):
-    """Two convolutions, each followed by max pooling, and two fully connected layers, with one rectifier.
+    """Two convolutions with max pooling and two fully connected layers, with one rectifier.
 
     Attributes:
         classes: units of the last layer.
@@ -16,11 +17,11 @@ class LeNet5(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
-        """Returns the logits, ``[batch, classes]``, of ``[batch, height, width, channels]`` images."""
+        """Returns the logits ``[batch, classes]`` of ``[batch, height, width, channels]``."""
         x = images
         for channels in (20, 50):
-            # No rectifier here: in this network the pooling is what makes the convolutions nonlinear.
-            x = nn.Conv(channels, (5, 5), padding='VALID')(x)
+            # No rectifier: in this network only the pooling follows a convolution.
+            x = nn.Conv(channels, (5, 5), padding="VALID")(x)
             x = nn.max_pool(x, (2, 2), strides=(2, 2))
         x = x.reshape(len(x), -1)
         x = nn.relu(nn.Dense(500)(x))

@@ -1,5 +1,6 @@
-"""LeNet-300-100: the fully connected network of LeCun et al., 'Gradient-based learning applied to document
-recognition', Proceedings of the IEEE 86(11), 1998, with rectifiers, as the pruning literature trains it."""
+"""LeNet-300-100: the fully connected network of LeCun et al., 'Gradient-based learning applied to
+document recognition', Proceedings of the IEEE 86(11), 1998, with rectifiers, as the pruning
+literature trains it."""
 
 from collections.abc import Sequence
 
@@ -47,5 +48,7 @@ def lenet300(widths: Sequence[int] = (300, 100), classes: int = 10) -> nn.Module
         MLP(...)
     """
     if any(width < 1 for width in widths):
-        raise ValueError(f'widths: {tuple(widths)} has a layer without units; each must be at least 1')
+        raise ValueError(
+            f"widths: {tuple(widths)} has a layer without units; each must be at least 1"
+        )
     return MLP(tuple(widths), classes)

@@ -1,5 +1,5 @@
-"""The residual network for CIFAR of He et al., 'Deep residual learning for image recognition', section 4.2,
-arXiv:1512.03385."""
+"""The residual network for CIFAR of He et al., 'Deep residual learning for image recognition',
+section 4.2, arXiv:1512.03385."""
 
 import functools
 
@@ -7,15 +7,16 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-# The paper's initializer ('Delving deep into rectifiers', arXiv:1502.01852), normal with variance 2 / fan in.
-_he_normal = nn.initializers.variance_scaling(2.0, 'fan_in', 'normal')
+# The paper's initializer, 'Delving deep into rectifiers', arXiv:1502.01852.
+_he_normal = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
 class Block(nn.Module):
     """Two 3x3 convolutions beside a shortcut.
 
-    The shortcut has no parameters (the paper's option A): where the block halves the resolution and widens, the
-    identity is subsampled and padded with channels of zeros, so that every weight of the network is in the main path.
+    The shortcut has no parameters (the paper's option A): where the block halves the resolution and
+    widens, the identity is subsampled and padded with channels of zeros, so that every weight of
+    the network is in the main path.
 
     Attributes:
         width: output channels.
@@ -28,18 +29,20 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Maps ``[batch, h, w, channels]`` to ``[batch, h / stride, w / stride, width]``."""
-        conv = functools.partial(nn.Conv, self.width, (3, 3), use_bias=False, kernel_init=_he_normal)
+        conv = functools.partial(
+            nn.Conv, kernel_size=(3, 3), use_bias=False, kernel_init=_he_normal
+        )
         norm = functools.partial(nn.BatchNorm, use_running_average=not train, momentum=0.9)
-        y = nn.relu(norm()(conv(strides=self.stride)(x)))
-        y = norm()(conv()(y))
+        y = nn.relu(norm()(conv(self.width, strides=self.stride)(x)))
+        y = norm()(conv(self.width)(y))
         shortcut = x[:, :: self.stride, :: self.stride]
         new = self.width - x.shape[-1]
-        shortcut = jnp.pad(shortcut, ((0, 0), (0, 0), (0, 0), (new // 2, new - new // 2)))
-        return nn.relu(shortcut + y)
+        padding = (new // 2, new - new // 2)
+        return nn.relu(y + jnp.pad(shortcut, ((0, 0), (0, 0), (0, 0), padding)))
 
 
 class ResNet(nn.Module):
-    """Three stages of residual blocks; each stage after the first halves the resolution and doubles the width.
+    """Three stages of residual blocks; from stage to stage the resolution halves, the width doubles.
 
     Attributes:
         blocks: blocks in each stage; the network has ``6 * blocks + 2`` layers with weights.
@@ -55,7 +58,8 @@ class ResNet(nn.Module):
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         """Returns the logits, ``[batch, classes]``, of ``[batch, height, width, channels]`` images.
 
-        With `train` the batch's statistics normalise, and those in the collection ``batch_stats`` move towards them.
+        With `train` the batch's statistics normalise, and those in the collection ``batch_stats``
+        move towards them.
         """
         x = nn.Conv(self.width, (3, 3), use_bias=False, kernel_init=_he_normal)(images)
         x = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9)(x))
@@ -86,5 +90,5 @@ def resnet20(width: int = 16, classes: int = 10) -> nn.Module:
         ResNet(...)
     """
     if width < 1:
-        raise ValueError(f'width: {width} must be at least 1')
+        raise ValueError(f"width: {width} must be at least 1")
     return ResNet(3, width, classes)
