@@ -1,17 +1,18 @@
 """From a configuration to objects: a name is looked up in a public module, the other keys are its
 arguments.
 
-There is no registry: what a module exports can be named. A sub-configuration ``{'name': 'rigl',
-'sparsity': 0.9}`` becomes ``sparsejax.algorithms.rigl(sparsity=0.9)``, and a bare string is a name
-without arguments. Arguments that are themselves objects (a distribution, a structure, a schedule
-...) are built in the same way from their own modules.
+There is no registry: what a module exports can be named. ``{"name": "rigl", "sparsity": 0.9}`` in
+the place of a rule becomes ``sparsejax.algorithms.rigl(sparsity=0.9)``, and a bare string is a name
+without arguments. Arguments that are themselves objects, such as a distribution, are built in the
+same way from their own modules.
 """
 
 import functools
 import inspect
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -23,56 +24,223 @@ from experiments import data, models
 from experiments.config import check_limits
 from experiments.errors import UserError
 from sparsejax import algorithms, distributions, schedules, scores, structures
+from sparsejax.typing import Structure, When
 
 
 class Role(NamedTuple):
-    """Where the names of one kind of object live.
+    """Where the names for one kind of object come from.
 
     Attributes:
-        candidates: the callables that may be named, by name.
-        called: whether a name stands for the result of a call, or for the function itself with its
-            options bound.
+        candidates: the functions that may be named.
+        called: whether the object is what the function returns, or the function itself.
+        given: how many leading arguments are not the configuration's: the caller passes them.
     """
 
     candidates: Mapping[str, Callable[..., Any]]
     called: bool = True
+    given: int = 0
 
 
 def _signature(function: Callable[..., Any]) -> inspect.Signature:
     try:
         return inspect.signature(function, eval_str=True)
-    except NameError:  # an annotation that only its own module can evaluate
+    except NameError:  # an annotation that means something only where type checkers look
         return inspect.signature(function)
 
 
-def _functions(
-    *modules: types.ModuleType, names: Iterable[str] = (), returns: Any = None
-) -> dict[str, Any]:
-    """The public functions of modules; only those in `names`, and only those annotated to return
-    `returns`, if given."""
-    found = {}
-    for module in modules:
-        for name, value in inspect.getmembers(module, inspect.isfunction):
-            public = not name.startswith("_") and (not names or name in names)
-            if public and (returns is None or _signature(value).return_annotation is returns):
-                found[name] = value
-    return found
-
-
-def _optimizers() -> dict[str, Any]:
-    """What optax calls an optimizer: takes a learning rate first, or needs none, and is no building
-    block."""
+def _functions(module: types.ModuleType, returns: Any = None) -> dict[str, Callable[..., Any]]:
+    """The public functions of a module, or only those that are annotated to return something."""
     return {
         name: function
-        for name, function in _functions(optax).items()
-        if next(iter(inspect.signature(function).parameters), "") == "learning_rate"
-        and not name.startswith("scale_by")
+        for name, function in inspect.getmembers(module, inspect.isfunction)
+        if not name.startswith("_")
+        and (returns is None or _signature(function).return_annotation == returns)
     }
 
 
-def _learning_rates() -> dict[str, Any]:
-    return {
-        name: function
-        for name, function in _functions(optax).items()
-        if name.endswith("_schedule") and not name.startswith("scale_by")
+def _with_first(name: str, functions: dict[str, Callable[..., Any]]) -> dict[str, Any]:
+    """Those of the functions whose first argument has this name."""
+    return {k: f for k, f in functions.items() if next(iter(_signature(f).parameters), "") == name}
+
+
+DATA = Role(_functions(data, data.Dataset), given=1)
+MODEL = Role(_functions(models))
+OPTIMIZER = Role(
+    _with_first("learning_rate", _functions(optax, optax.GradientTransformationExtraArgs))
+)
+RULE = Role(_functions(algorithms))
+TRANSFORM = Role({"sparsify": sparsejax.sparsify, "chain": optax.chain}, given=2)
+_AMOUNT = Role(_functions(optax, optax.Schedule) | _functions(schedules, optax.Schedule))
+_DISTRIBUTION = Role(_with_first("leaves", _functions(distributions)), called=False, given=2)
+# The arguments that are objects, by their name.
+ARGUMENTS = {
+    "base": _DISTRIBUTION,
+    "distribution": _DISTRIBUTION,
+    "drop_fraction": _AMOUNT,
+    "learning_rate": _AMOUNT,
+    "score": Role(_with_first("params", _functions(scores)), called=False, given=3),
+    "sparsity": _AMOUNT,
+    "structure": Role(_functions(structures, Structure)),
+    "weight_decay": _AMOUNT,
+    "when": Role(_functions(schedules, When)),
+}
+
+
+def make(spec: ConfigDict | str, role: Role, path: str, *given: Any, **fixed: Any) -> Any:
+    """Builds the object that a sub-configuration describes.
+
+    Args:
+        spec: a mapping with a ``name`` and arguments, or a name.
+        role: where the name is looked up.
+        path: the sub-configuration's path, for messages.
+        *given: the leading arguments, as many as the role says.
+        **fixed: arguments that the configuration may not set.
+
+    Returns:
+        The object.
+
+    Raises:
+        UserError: for a name or an argument that there is not, or a value that is impossible; the
+            message has the path and what is allowed.
+
+    Example:
+        >>> make(ConfigDict({"name": "lenet300", "width": 3}), MODEL, "config.model", classes=10)
+        Traceback (most recent call last):
+            ...
+        experiments.errors.UserError: config.model.width: lenet300 has no such argument; ...
+    """
+    options: dict[str, Any] = {} if isinstance(spec, str) else dict(spec.items())
+    name = spec if isinstance(spec, str) else options.pop("name", None)
+    if name not in role.candidates:
+        raise UserError(
+            f"{path}.name: {name!r} is unknown; allowed: {', '.join(sorted(role.candidates))}"
+        )
+    function = role.candidates[name]
+    parameters = {
+        parameter.name: parameter
+        for parameter in list(_signature(function).parameters.values())[role.given :]
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+        and parameter.name not in fixed
     }
+    for key in options:
+        if key not in parameters:
+            allowed = ", ".join(parameters) or "none"
+            raise UserError(f"{path}.{key}: {name} has no such argument; allowed: {allowed}")
+    for key, parameter in parameters.items():
+        if parameter.default is parameter.empty and key not in options:
+            raise UserError(f"{path}.{key}: {name} needs this argument")
+    arguments = {
+        key: _argument(value, parameters[key].annotation, f"{path}.{key}")
+        for key, value in options.items()
+    }
+    if not role.called:
+        return functools.partial(function, **arguments)
+    try:
+        return function(*given, **arguments, **fixed)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def dataset(config: ConfigDict, directory: Path | None) -> data.Dataset:
+    """Loads the data set of a configuration.
+
+    Args:
+        config: the whole configuration.
+        directory: where data sets lie, or None for the default.
+
+    Returns:
+        The data set.
+
+    Raises:
+        UserError: if the configuration or a file is wrong, or a batch exceeds the training set.
+    """
+    loaded: data.Dataset = make(config.data, DATA, "config.data", directory)
+    if config.batch_size > len(loaded.train.labels):
+        raise UserError(
+            f"config.batch_size: {config.batch_size} is impossible; allowed: at most the "
+            f"{len(loaded.train.labels)} training examples"
+        )
+    return loaded
+
+
+def model(config: ConfigDict, classes: int) -> nn.Module:
+    """Builds the model of a configuration.
+
+    Args:
+        config: the whole configuration.
+        classes: the data set's number of classes.
+
+    Returns:
+        The module.
+
+    Raises:
+        UserError: if the configuration is wrong.
+    """
+    return make(config.model, MODEL, "config.model", classes=classes)
+
+
+def optimizer(config: ConfigDict) -> optax.GradientTransformationExtraArgs:
+    """Builds the optimizer of a configuration: weight decay, optimizer and mask rule joined.
+
+    Args:
+        config: the whole configuration.
+
+    Returns:
+        The gradient transformation.
+
+    Raises:
+        UserError: if the configuration is wrong.
+
+    Example:
+        >>> from experiments.config import default
+        >>> optimizer(default())
+        GradientTransformationExtraArgs(...)
+    """
+    inner = make(config.optimizer, OPTIMIZER, "config.optimizer")
+    if config.weight_decay:
+        inner = optax.chain(optax.add_decayed_weights(config.weight_decay), inner)
+    if config.rule is None:
+        return optax.with_extra_args_support(inner)
+    spec = {"name": config.rule} if isinstance(config.rule, str) else config.rule.to_dict()
+    rule = make(ConfigDict({"seed": config.seed} | spec), RULE, "config.rule")
+    return make(config.transform, TRANSFORM, "config.transform", inner, rule)
+
+
+def _argument(value: Any, annotation: Any, path: str) -> Any:
+    """One argument: built where it is an object, checked where it is a plain value."""
+    name = path.rpartition(".")[2]
+    if name in ARGUMENTS and isinstance(value, str | ConfigDict):
+        return make(value, ARGUMENTS[name], path)
+    if isinstance(value, ConfigDict):
+        return value.to_dict()
+    if not _fits(value, annotation):
+        wanted = ", ".join(t.__name__ for t in _PLAIN if t in _types(annotation))
+        if name in ARGUMENTS:
+            wanted += (", " if wanted else "") + "or a name, with arguments, of: "
+            wanted += ", ".join(sorted(ARGUMENTS[name].candidates))
+        raise UserError(
+            f"{path}: {value!r} is of type {type(value).__name__}; "
+            f"allowed: {wanted or inspect.formatannotation(annotation)}"
+        )
+    check_limits(path, value)
+    return value
+
+
+_PLAIN = (bool, int, float, str, type(None))
+
+
+def _types(annotation: Any) -> set[Any]:
+    """The alternatives of an annotation, those like tuple[int] without their parameters."""
+    union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+    parts = typing.get_args(annotation) if union else (annotation,)
+    return {typing.get_origin(part) or part for part in parts}
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    """Whether a value of a configuration can be meant by an annotation; in doubt, yes."""
+    allowed = _types(annotation)
+    if not isinstance(value, _PLAIN) or allowed & {typing.Any, inspect.Parameter.empty}:
+        return True
+    if isinstance(value, int) and not isinstance(value, bool):
+        return bool(allowed & {int, float})
+    return type(value) in allowed or typing.Literal in allowed

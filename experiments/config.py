@@ -20,7 +20,7 @@ def default() -> ConfigDict:
 
     Example:
         >>> config = default()
-        >>> config.rule = {'name': 'rigl', 'sparsity': 0.9, 'period': 20, 'end': 450}
+        >>> config.rule = ConfigDict({'name': 'rigl', 'sparsity': 0.9, 'period': 20, 'end': 450})
         >>> config.data.name, config.rule.sparsity
         ('digits', 0.9)
     """

@@ -17,7 +17,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from sklearn.datasets import load_digits
 
 from experiments.errors import UserError
 
@@ -88,6 +87,8 @@ def digits(directory: Path | None = None, *, validation: int = 200) -> Dataset:
         >>> digits().train.images.shape
         (1300, 8, 8, 1)
     """
+    from sklearn.datasets import load_digits  # late: slow to import, and only needed here
+
     images, labels = load_digits(return_X_y=True)
     images = images.astype(np.uint8).reshape(-1, 8, 8, 1)
     order = np.random.default_rng(0).permutation(len(images))
@@ -315,7 +316,7 @@ def _read_cifar(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise UserError(
             f"{path}: no such file; unpack "
             "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz, or name "
-            f" the directory that holds {path.parent.name}/ by --data_dir or $SPARSEJAX_DATA"
+            f"the directory that holds {path.parent.name}/ by --data_dir or $SPARSEJAX_DATA"
         )
     content = np.fromfile(path, np.uint8)
     expected = CIFAR_RECORDS * 3073

@@ -23,6 +23,18 @@ def write_json(path: Path, content: Any) -> None:
     _write(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
+def read_json(path: Path) -> Any:
+    """Returns what a file of JSON holds.
+
+    Raises:
+        UserError: if it is not JSON, naming the file.
+    """
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON: {error}; choose another --workdir") from error
+
+
 def claim(workdir: Path, config: ConfigDict) -> None:
     """Makes a working directory that of a configuration, or checks that it already is.
 
@@ -40,10 +52,7 @@ def claim(workdir: Path, config: ConfigDict) -> None:
         workdir.mkdir(parents=True, exist_ok=True)
         write_json(path, ours)
         return
-    try:
-        theirs = json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON: {error}; choose another --workdir") from error
+    theirs = read_json(path)
     if ours != theirs:
         new, old = _flat(ours), _flat(theirs)
         differences = [

@@ -42,7 +42,8 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Three stages of residual blocks; from stage to stage the resolution halves, the width doubles.
+    """Three stages of residual blocks; the resolution halves and the width doubles stage by stage.
+
 
     Attributes:
         blocks: blocks in each stage; the network has ``6 * blocks + 2`` layers with weights.

@@ -1,0 +1,399 @@
+"""One training run: from a configuration and a working directory to a trained network on the disk.
+
+The run advances on a fixed grid of steps. Between two points of the grid one dispatch executes
+`config.log_every` steps on the device; at a point of the grid metrics are written, and every
+`config.eval_every` steps the network is evaluated and saved. A run that was interrupted continues
+from a point of the same grid with the same programs, so that it ends with the same bits.
+"""
+
+import functools
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+import sparsejax
+from experiments import build, records
+from experiments.checkpoint import Checkpoints
+from experiments.config import check
+from experiments.data import Dataset, Split, batch_indices, crop_and_flip
+from experiments.errors import UserError
+from sparsejax.masks import Kept
+
+
+class TrainState(NamedTuple):
+    """Everything that a step changes, and all that a checkpoint holds.
+
+    Attributes:
+        step: steps taken, an int32 scalar.
+        params: the model's parameters.
+        batch_stats: the running statistics of batch norms; empty for models without.
+        opt_state: the optimizer's state, with the masks in it.
+    """
+
+    step: jax.Array
+    params: Any
+    batch_stats: Any
+    opt_state: Any
+
+
+class Result(NamedTuple):
+    """What a run leaves.
+
+    Attributes:
+        state: the state after the last step.
+        history: the lines of ``metrics.jsonl``.
+        summary: the content of ``summary.json``, or None if the run was stopped before its end.
+    """
+
+    state: TrainState
+    history: list[records.Line]
+    summary: dict[str, Any] | None
+
+
+class Experiment(NamedTuple):
+    """The objects that a configuration describes.
+
+    Attributes:
+        dataset: the examples.
+        model: maps ``(images, train)`` to logits.
+        optimizer: with the mask rule, if there is one.
+        sparse: whether there is one.
+        start_sparse: whether the pruned weights are zero from the first step on; those of
+            straight-through rules keep their values.
+        seed: the run's seed.
+    """
+
+    dataset: Dataset
+    model: nn.Module
+    optimizer: optax.GradientTransformationExtraArgs
+    sparse: bool
+    start_sparse: bool
+    seed: int
+
+
+def prepare(config: ConfigDict, data_dir: Path | None = None) -> Experiment:
+    """Builds the objects of an experiment and checks that they fit together.
+
+    Nothing is compiled.
+
+    Args:
+        config: the configuration, as `experiments.config.default` describes it.
+        data_dir: where data sets lie; None for the default.
+
+    Returns:
+        The experiment.
+
+    Raises:
+        UserError: with the key's path and what is allowed, or the name of the file that is wrong.
+    """
+    check(config)
+    optimizer = build.optimizer(config)
+    dataset = build.dataset(config, data_dir)
+    model = build.model(config, dataset.classes)
+    sparse = config.rule is not None
+    start_sparse = sparse and config.transform.name == "sparsify"
+    experiment = Experiment(dataset, model, optimizer, sparse, start_sparse, config.seed)
+    try:
+        jax.eval_shape(functools.partial(model.init, jax.random.key(0)), _example(dataset))
+    except (ArithmeticError, TypeError, ValueError) as error:
+        shape = "x".join(map(str, dataset.train.images.shape[1:]))
+        raise UserError(
+            f"config.model: cannot take the {shape} images of config.data: {error}"
+        ) from error
+    batch = Split(*(jax.eval_shape(lambda x: x[: config.batch_size], x) for x in dataset.train))
+    try:
+        state = jax.eval_shape(functools.partial(init, experiment))
+        jax.eval_shape(functools.partial(train_step, experiment), state, batch)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"config.optimizer, config.rule: cannot train config.model: {error}"
+        ) from error
+    return experiment
+
+
+def init(experiment: Experiment) -> TrainState:
+    """Returns the state before the first step, a pure function of the experiment's seed."""
+    variables = experiment.model.init(
+        jax.random.fold_in(jax.random.key(experiment.seed), 0), _example(experiment.dataset)
+    )
+    params, opt_state = variables["params"], experiment.optimizer.init(variables["params"])
+    if experiment.start_sparse:
+        params = sparsejax.apply_masks(params, sparsejax.get_masks(opt_state))
+    return TrainState(jnp.int32(0), params, variables.get("batch_stats", {}), opt_state)
+
+
+def train_step(
+    experiment: Experiment, state: TrainState, batch: Split
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """Takes one optimizer step.
+
+    Args:
+        experiment: the experiment.
+        state: the state before the step.
+        batch: uint8 images ``[batch, height, width, channels]`` and int32 labels ``[batch]``.
+
+    Returns:
+        The state after the step, and of the batch, before the update, the mean loss and the number
+        of correct answers.
+    """
+    images = batch.images
+    if experiment.dataset.augment:
+        key = jax.random.fold_in(jax.random.key(experiment.seed), 1)
+        images = crop_and_flip(jax.random.fold_in(key, state.step), images)
+
+    def loss_fn(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
+        logits, updated = experiment.model.apply(
+            variables(experiment, state._replace(params=params)),
+            experiment.dataset.normalise(images),
+            train=True,
+            mutable=["batch_stats"],
+        )
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels).mean()
+        return loss, (logits, updated.get("batch_stats", {}))
+
+    (loss, (logits, batch_stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+    updates, opt_state = experiment.optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    state = TrainState(state.step + 1, params, batch_stats, opt_state)
+    return state, {"loss": loss, "correct": jnp.sum(logits.argmax(-1) == batch.labels)}
+
+
+def train_steps(
+    experiment: Experiment, state: TrainState, examples: Split, indices: jax.Array
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """Takes many steps in one program.
+
+    Args:
+        experiment: the experiment.
+        state: the state before the steps.
+        examples: the training examples.
+        indices: int32 ``[steps, batch]``, which examples make each batch.
+
+    Returns:
+        The state after the steps, the mean of their losses and all their correct answers.
+    """
+
+    def step(state: TrainState, rows: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
+        return train_step(experiment, state, Split(examples.images[rows], examples.labels[rows]))
+
+    state, metrics = jax.lax.scan(step, state, indices)
+    return state, {"loss": metrics["loss"].mean(), "correct": metrics["correct"].sum()}
+
+
+def evaluate(experiment: Experiment, state: TrainState, examples: Split) -> dict[str, jax.Array]:
+    """Returns the mean loss and the number of correct answers of the network as a step uses it."""
+
+    def of_example(example: Split) -> dict[str, jax.Array]:
+        image = experiment.dataset.normalise(example.images)[None]
+        logits = experiment.model.apply(variables(experiment, state), image, train=False)[0]
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, example.labels)
+        return {"loss": loss, "correct": logits.argmax() == example.labels}
+
+    results = jax.lax.map(of_example, examples, batch_size=1000)
+    return {"loss": results["loss"].mean(), "correct": results["correct"].sum()}
+
+
+def variables(experiment: Experiment, state: TrainState) -> dict[str, Any]:
+    """Returns the variables of the forward pass; gradients reach all parameters."""
+    params = state.params
+    if experiment.sparse:
+        params = sparsejax.forward_params(params, state.opt_state)
+    return {"params": params, "batch_stats": state.batch_stats}
+
+
+def counts(experiment: Experiment, state: TrainState) -> dict[str, Kept]:
+    """Returns the kept and all entries of each prunable parameter, by path."""
+    if experiment.sparse:
+        masks = sparsejax.get_masks(state.opt_state)
+    else:
+        masks = sparsejax.dense_masks(state.params)
+    return sparsejax.counts(state.params, masks)
+
+
+def train(
+    config: ConfigDict,
+    workdir: Path,
+    data_dir: Path | None = None,
+    *,
+    stop: Callable[[], bool] = lambda: False,
+    console: Console | None = None,
+) -> Result:
+    """Trains, or continues to train, the network of a configuration.
+
+    Args:
+        config: the configuration, as `experiments.config.default` describes it.
+        workdir: where the run's files lie: ``config.json``, ``metrics.jsonl``, ``summary.json``,
+            ``checkpoints/`` and ``tensorboard/``. A run that is there is continued, and not
+            repeated if it is finished.
+        data_dir: where data sets lie; None for the default.
+        stop: asked between dispatches; when it says True, the run saves and returns.
+        console: where progress is shown; None for standard output.
+
+    Returns:
+        The result.
+
+    Raises:
+        UserError: if the configuration, a data file or the working directory is wrong.
+    """
+    console = console or Console()
+    experiment = prepare(config, data_dir)
+    records.claim(workdir, config)
+    state = jax.jit(functools.partial(init, experiment))()
+    checkpoints = Checkpoints(workdir / "checkpoints")
+    try:
+        restored = checkpoints.restore_latest(state)
+        if restored is not None:
+            state = restored.state
+        start = int(state.step)
+        summary_path = workdir / "summary.json"
+        if start == config.steps and summary_path.exists():
+            console.print(f"This run is finished; its results are in {summary_path}.")
+            return Result(state, records.read_metrics(workdir), records.read_json(summary_path))
+        if start:
+            console.print(f"Continues after step {start}.")
+        state, history, rate = _loop(config, workdir, experiment, state, checkpoints, stop, console)
+        if int(state.step) < config.steps:
+            console.print(f"Stopped after step {int(state.step)}; the same command continues.")
+            return Result(state, history, None)
+        summary = _summarise(config, experiment, state, checkpoints, history) | rate
+    finally:
+        checkpoints.close()
+    records.write_json(summary_path, summary)
+    console.print(
+        f"Test accuracy {summary['test_accuracy']:.2%}; "
+        f"{summary['kept']:,} of {summary['total']:,} parameters kept; see {summary_path}."
+    )
+    return Result(state, history, summary)
+
+
+def _loop(
+    config: ConfigDict,
+    workdir: Path,
+    experiment: Experiment,
+    state: TrainState,
+    checkpoints: Checkpoints,
+    stop: Callable[[], bool],
+    console: Console,
+) -> tuple[TrainState, list[records.Line], dict[str, float | None]]:
+    """Trains from a state to the end, or until it is to stop; returns also the speed."""
+    dataset = experiment.dataset
+    run = jax.jit(functools.partial(train_steps, experiment), donate_argnums=0)
+    score = jax.jit(functools.partial(evaluate, experiment))
+    metrics = records.Metrics(workdir, int(state.step))
+    started, times = time.perf_counter(), []
+    progress = Progress(
+        TextColumn("training"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[status]}"),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    with progress:
+        task = progress.add_task("", total=config.steps, completed=int(state.step), status="")
+        for step in range(int(state.step), config.steps, config.log_every):
+            begun = time.perf_counter()
+            end = min(step + config.log_every, config.steps)
+            rows = [
+                batch_indices(config.seed, s, len(dataset.train.labels), config.batch_size)
+                for s in range(step, end)
+            ]
+            state, sums = run(state, dataset.train, jnp.asarray(np.stack(rows)))
+            results = _host(sums, (end - step) * config.batch_size)
+            line = (
+                {"step": end, "kind": "train"}
+                | results
+                | {"sparsity": _sparsity(experiment, state)}
+            )
+            times.append((end - step, time.perf_counter() - begun))
+            metrics.write(line)
+            stopping, accuracy = stop(), None
+            if end % config.eval_every == 0 or end == config.steps:
+                results = _host(score(state, dataset.validation), len(dataset.validation.labels))
+                accuracy = results["accuracy"]
+                metrics.write({"step": end, "kind": "validation"} | results)
+                progress.console.print(
+                    f"step {end:>7,}  loss {line['loss']:.4f}  "
+                    f"validation accuracy {accuracy:.2%}  sparsity {line['sparsity']:.2%}"
+                )
+            if accuracy is not None or stopping:
+                metrics.sync()
+                checkpoints.save(end, state, accuracy)
+            progress.update(task, completed=end, status=f"loss {line['loss']:.4f}")
+            if stopping:
+                break
+    metrics.close()
+    steady = times[1:]  # the first dispatch compiles
+    rate = sum(n for n, _ in steady) / sum(t for _, t in steady) if steady else None
+    seconds = time.perf_counter() - started
+    return state, metrics.history, {"seconds": seconds, "steps_per_second": rate}
+
+
+def _summarise(
+    config: ConfigDict,
+    experiment: Experiment,
+    state: TrainState,
+    checkpoints: Checkpoints,
+    history: list[records.Line],
+) -> dict[str, Any]:
+    """The content of summary.json, but for the times."""
+    score = jax.jit(functools.partial(evaluate, experiment))
+    examples = experiment.dataset.test
+    validation = {line["step"]: line["accuracy"] for line in history if line["kind"] != "train"}
+
+    def results(step: int, state: TrainState) -> dict[str, Any]:
+        test = _host(score(state, examples), len(examples.labels))
+        return {
+            "step": step,
+            "validation_accuracy": validation[step],
+            "test_accuracy": test["accuracy"],
+            "test_loss": test["loss"],
+            "sparsity": _sparsity(experiment, state),
+        }
+
+    best = checkpoints.restore_best(state)
+    layers = _layers(experiment, state)
+    return {
+        **results(int(state.step), state),
+        # Chosen by the validation examples. Where the sparsity grows, look at this one's too.
+        "best": None if best is None else results(best.step, best.state),
+        "config": config.to_dict(),
+        "layers": {path: {"kept": kept, "total": total} for path, (kept, total) in layers.items()},
+        "kept": sum(kept for kept, _ in layers.values()),
+        "total": sum(total for _, total in layers.values()),
+    }
+
+
+def _layers(experiment: Experiment, state: TrainState) -> dict[str, tuple[int, int]]:
+    """Kept and total entries of every parameter, also of those that are never pruned."""
+    everything = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): (leaf.size, leaf.size)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(state.params)
+    }
+    return everything | counts(experiment, state)
+
+
+def _sparsity(experiment: Experiment, state: TrainState) -> float:
+    """The pruned share of the prunable weights."""
+    layers = counts(experiment, state).values()
+    total = sum(layer.total for layer in layers)
+    return 1 - sum(layer.kept for layer in layers) / total if total else 0.0
+
+
+def _host(sums: dict[str, jax.Array], examples: int) -> dict[str, float]:
+    return {"loss": float(sums["loss"]), "accuracy": int(sums["correct"]) / examples}
+
+
+def _example(dataset: Dataset) -> jax.Array:
+    return dataset.normalise(dataset.train.images[:1])
