@@ -86,7 +86,7 @@ ARGUMENTS = {
 }
 
 
-def make(spec: ConfigDict | str, role: Role, path: str, *given: Any, **fixed: Any) -> Any:
+def make(spec: ConfigDict | str, role: Role, path: str, *given: Any, **defaults: Any) -> Any:
     """Builds the object that a sub-configuration describes.
 
     Args:
@@ -94,7 +94,7 @@ def make(spec: ConfigDict | str, role: Role, path: str, *given: Any, **fixed: An
         role: where the name is looked up.
         path: the sub-configuration's path, for messages.
         *given: the leading arguments, as many as the role says.
-        **fixed: arguments that the configuration may not set.
+        **defaults: arguments that the function gets, if it has them and `spec` does not.
 
     Returns:
         The object.
@@ -120,23 +120,23 @@ def make(spec: ConfigDict | str, role: Role, path: str, *given: Any, **fixed: An
         parameter.name: parameter
         for parameter in list(_signature(function).parameters.values())[role.given :]
         if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-        and parameter.name not in fixed
     }
     for key in options:
         if key not in parameters:
             allowed = ", ".join(parameters) or "none"
             raise UserError(f"{path}.{key}: {name} has no such argument; allowed: {allowed}")
     for key, parameter in parameters.items():
-        if parameter.default is parameter.empty and key not in options:
+        if parameter.default is parameter.empty and key not in options | defaults:
             raise UserError(f"{path}.{key}: {name} needs this argument")
     arguments = {
         key: _argument(value, parameters[key].annotation, f"{path}.{key}")
         for key, value in options.items()
     }
+    arguments |= {k: v for k, v in defaults.items() if k in parameters and k not in options}
     if not role.called:
         return functools.partial(function, **arguments)
     try:
-        return function(*given, **arguments, **fixed)
+        return function(*given, **arguments)
     except (TypeError, ValueError) as error:
         raise UserError(f"{path}: {error}") from error
 
@@ -201,8 +201,7 @@ def optimizer(config: ConfigDict) -> optax.GradientTransformationExtraArgs:
         inner = optax.chain(optax.add_decayed_weights(config.weight_decay), inner)
     if config.rule is None:
         return optax.with_extra_args_support(inner)
-    spec = {"name": config.rule} if isinstance(config.rule, str) else config.rule.to_dict()
-    rule = make(ConfigDict({"seed": config.seed} | spec), RULE, "config.rule")
+    rule = make(config.rule, RULE, "config.rule", seed=config.seed)
     return make(config.transform, TRANSFORM, "config.transform", inner, rule)
 
 

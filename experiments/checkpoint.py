@@ -5,7 +5,9 @@ that is killed leaves the earlier ones. Beside the arrays it holds their digest,
 when they are restored: damage on the disk is found, and the checkpoint before is used.
 """
 
+import dataclasses
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,34 +50,25 @@ def digest(tree: Any) -> str:
     """
     sha = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            leaf = jax.random.key_data(leaf)
-        array = np.asarray(leaf)
-        sha.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}\n".encode())
-        sha.update(np.ascontiguousarray(array).view(np.uint8) if array.ndim else array.tobytes())
+        sha.update(f"{jax.tree_util.keystr(path)} {leaf.dtype} {leaf.shape}\n".encode())
+        is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        sha.update(np.asarray(jax.random.key_data(leaf) if is_key else leaf).tobytes())
     return sha.hexdigest()
 
 
 class Checkpoints:
-    """The checkpoints of a run: its latest two, and the one with the best validation accuracy.
+    """The checkpoints of a run: its latest two, and the best one.
 
     Args:
         directory: where they lie; created if there is none.
     """
 
     def __init__(self, directory: Path) -> None:
-        policies = checkpoint_managers
-        keep = policies.AnyPreservationPolicy(
-            [
-                policies.LatestN(2),
-                policies.BestN(
-                    get_metric_fn=_accuracy, n=1, keep_checkpoints_without_metrics=False
-                ),
-            ]
-        )
+        self._best = _Only(None)
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=keep,
-            best_fn=_accuracy,
+            preservation_policy=checkpoint_managers.AnyPreservationPolicy(
+                [checkpoint_managers.LatestN(2), self._best]
+            ),
             cleanup_tmp_directories=True,
             # In the foreground: the next dispatch donates the arrays, and a step that has been
             # logged as saved is saved.
@@ -84,21 +77,21 @@ class Checkpoints:
         self.directory = directory.absolute()
         self._manager = ocp.CheckpointManager(self.directory, options=options)
 
-    def save(self, step: int, state: Any, accuracy: float | None) -> None:
-        """Saves a checkpoint.
+    def save(self, step: int, state: Any, best: int | None) -> None:
+        """Saves a checkpoint, and removes those that are neither the latest two nor the best.
 
         Args:
             step: the step that it comes after; must not have a checkpoint yet.
             state: a pytree of arrays, typed random keys included.
-            accuracy: the validation accuracy, or None if it is not known.
+            best: the step of the best one up to now, this one included; None if none is.
         """
+        self._best.step = best
         self._manager.save(
             step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(state),
                 digest=ocp.args.JsonSave({"sha256": digest(state)}),
             ),
-            metrics=None if accuracy is None else {"validation_accuracy": accuracy},
         )
 
     def restore_latest(self, template: Any) -> Restored | None:
@@ -115,7 +108,7 @@ class Checkpoints:
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
         for step in steps:
-            if (state := self._intact(step, template)) is not None:
+            if (state := self.restore(step, template)) is not None:
                 return Restored(step, state)
             self._manager.delete(step)
         if steps:
@@ -125,32 +118,23 @@ class Checkpoints:
             )
         return None
 
-    def restore_best(self, template: Any) -> Restored | None:
-        """Returns the checkpoint with the best validation accuracy, the later one of a tie.
+    def restore(self, step: int, template: Any) -> Any | None:
+        """Returns the state in the checkpoint of a step.
 
         Args:
+            step: the step.
             template: a pytree of arrays of the same structure, types and shapes.
 
         Returns:
-            The checkpoint, or None if it is damaged or there is none.
+            The state, or None if the checkpoint is damaged, which is logged, or missing.
         """
-        step = self._manager.best_step()
-        if step is None or (state := self._intact(step, template)) is None:
-            return None
-        return Restored(step, state)
-
-    def close(self) -> None:
-        """Waits for what is still being written."""
-        self._manager.close()
-
-    def _intact(self, step: int, template: Any) -> Any | None:
         args = ocp.args.Composite(
             state=ocp.args.StandardRestore(template), digest=ocp.args.JsonRestore()
         )
         try:
             restored = self._manager.restore(step, args=args)
         except Exception as error:  # each kind of damage raises its own type, down to the codec's
-            reason = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         else:
             if restored.digest == {"sha256": digest(restored.state)}:
                 return restored.state
@@ -158,6 +142,16 @@ class Checkpoints:
         logging.error("The checkpoint %s is damaged: %s", self.directory / str(step), reason)
         return None
 
+    def close(self) -> None:
+        """Waits for what is still being written."""
+        self._manager.close()
 
-def _accuracy(metrics: dict[str, float]) -> float:
-    return metrics["validation_accuracy"]
+
+@dataclasses.dataclass
+class _Only:
+    """The policy of keeping one step's checkpoint."""
+
+    step: int | None
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        return [checkpoint.step == self.step for checkpoint in checkpoints]

@@ -318,18 +318,18 @@ def _loop(
             )
             times.append((end - step, time.perf_counter() - begun))
             metrics.write(line)
-            stopping, accuracy = stop(), None
-            if end % config.eval_every == 0 or end == config.steps:
+            stopping = stop()
+            evaluating = end % config.eval_every == 0 or end == config.steps
+            if evaluating:
                 results = _host(score(state, dataset.validation), len(dataset.validation.labels))
-                accuracy = results["accuracy"]
                 metrics.write({"step": end, "kind": "validation"} | results)
                 progress.console.print(
                     f"step {end:>7,}  loss {line['loss']:.4f}  "
-                    f"validation accuracy {accuracy:.2%}  sparsity {line['sparsity']:.2%}"
+                    f"validation accuracy {results['accuracy']:.2%}  sparsity {line['sparsity']:.2%}"
                 )
-            if accuracy is not None or stopping:
+            if evaluating or stopping:
                 metrics.sync()
-                checkpoints.save(end, state, accuracy)
+                checkpoints.save(end, state, _best_step(metrics.history))
             progress.update(task, completed=end, status=f"loss {line['loss']:.4f}")
             if stopping:
                 break
@@ -350,7 +350,7 @@ def _summarise(
     """The content of summary.json, but for the times."""
     score = jax.jit(functools.partial(evaluate, experiment))
     examples = experiment.dataset.test
-    validation = {line["step"]: line["accuracy"] for line in history if line["kind"] != "train"}
+    validation = _validation(history)
 
     def results(step: int, state: TrainState) -> dict[str, Any]:
         test = _host(score(state, examples), len(examples.labels))
@@ -362,17 +362,29 @@ def _summarise(
             "sparsity": _sparsity(experiment, state),
         }
 
-    best = checkpoints.restore_best(state)
+    best_step = _best_step(history)
+    best = checkpoints.restore(best_step, state)
     layers = _layers(experiment, state)
     return {
         **results(int(state.step), state),
         # Chosen by the validation examples. Where the sparsity grows, look at this one's too.
-        "best": None if best is None else results(best.step, best.state),
+        "best": None if best is None else results(best_step, best),
         "config": config.to_dict(),
         "layers": {path: {"kept": kept, "total": total} for path, (kept, total) in layers.items()},
         "kept": sum(kept for kept, _ in layers.values()),
         "total": sum(total for _, total in layers.values()),
     }
+
+
+def _validation(history: list[records.Line]) -> dict[int, float]:
+    """The validation accuracy at each step where it was measured."""
+    return {line["step"]: line["accuracy"] for line in history if line["kind"] == "validation"}
+
+
+def _best_step(history: list[records.Line]) -> int | None:
+    """The step with the best validation accuracy, the last of equals."""
+    accuracies = _validation(history)
+    return max(accuracies, key=lambda step: (accuracies[step], step), default=None)
 
 
 def _layers(experiment: Experiment, state: TrainState) -> dict[str, tuple[int, int]]:

@@ -1,0 +1,76 @@
+"""The models: their sizes, and how they use batch statistics."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import models
+
+MNIST, CIFAR = (28, 28, 1), (32, 32, 3)
+
+
+def _sizes(model, shape) -> dict[str, int]:
+    variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *shape)))
+    sizes: dict[str, int] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables["params"]):
+        sizes[path[-1].key] = sizes.get(path[-1].key, 0) + leaf.size
+    return sizes
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "sizes"),
+    [
+        (models.lenet300(), MNIST, {"kernel": 266_200, "bias": 410}),
+        (models.lenet300((16,)), (8, 8, 1), {"kernel": 64 * 16 + 160, "bias": 26}),
+        (models.lenet5_caffe(), MNIST, {"kernel": 430_500, "bias": 580}),
+        (models.small_cnn(), MNIST, {"kernel": 421_408, "bias": 234}),
+        # 19 convolutions, 19 norms and the last layer, as in table 6 of the paper: 0.27 M.
+        (models.resnet20(), CIFAR, {"kernel": 268_336, "scale": 688, "bias": 698}),
+    ],
+)
+def test_number_of_parameters(model, shape, sizes):
+    assert _sizes(model, shape) == sizes
+
+
+@pytest.mark.parametrize("name", models.__all__)
+def test_every_model_gives_logits(name):
+    shape = CIFAR if name == "resnet20" else MNIST
+    model = getattr(models, name)(classes=7)
+    variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *shape)))
+    logits = jax.eval_shape(model.apply, variables, jnp.zeros((5, *shape)))
+    assert logits.shape == (5, 7)
+
+
+def test_resnet_updates_batch_statistics_only_in_training():
+    model = models.resnet20(width=2)
+    images = jax.random.normal(jax.random.key(1), (4, 16, 16, 3))
+    variables = model.init(jax.random.key(0), images)
+    logits, updated = model.apply(variables, images, train=True, mutable=["batch_stats"])
+    still = model.apply(variables, images)
+    assert not np.allclose(logits, still)
+    before, after = (jax.tree.leaves(v["batch_stats"]) for v in (variables, updated))
+    assert all(not np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_resnet_halves_the_resolution_twice():
+    model = models.resnet20(width=2)
+    images = jnp.zeros((1, *CIFAR))
+    _, state = jax.eval_shape(
+        lambda: model.init_with_output(jax.random.key(0), images, capture_intermediates=True)
+    )
+    shapes = [state["intermediates"][f"Block_{i}"]["__call__"][0].shape[1:] for i in range(9)]
+    assert shapes == [(32, 32, 2)] * 3 + [(16, 16, 4)] * 3 + [(8, 8, 8)] * 3
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: models.lenet300((0,)),
+        lambda: models.small_cnn((8, -1)),
+        lambda: models.resnet20(width=0),
+    ],
+)
+def test_impossible_widths_are_refused(build):
+    with pytest.raises(ValueError, match="at least 1"):
+        build()
