@@ -2,7 +2,7 @@
 arguments.
 
 There is no registry: what a module exports can be named. ``{"name": "rigl", "sparsity": 0.9}`` in
-the place of a rule becomes ``sparsejax.algorithms.rigl(sparsity=0.9)``, and a bare string is a name
+the place of a rule becomes ``sparsejax.rigl(sparsity=0.9)``, and a bare string is a name
 without arguments. Arguments that are themselves objects, such as a distribution, are built in the
 same way from their own modules.
 """
@@ -68,7 +68,13 @@ MODEL = Role(_functions(models))
 OPTIMIZER = Role(
     _with_first("learning_rate", _functions(optax, optax.GradientTransformationExtraArgs))
 )
-RULE = Role(_functions(algorithms))
+RULE = Role(
+    {
+        name: function
+        for name, function in _functions(sparsejax).items()
+        if function.__module__.startswith(f"{algorithms.__name__}.")
+    }
+)
 TRANSFORM = Role({"sparsify": sparsejax.sparsify, "chain": optax.chain}, given=2)
 _AMOUNT = Role(_functions(optax, optax.Schedule) | _functions(schedules, optax.Schedule))
 _DISTRIBUTION = Role(_with_first("leaves", _functions(distributions)), called=False, given=2)

@@ -64,7 +64,7 @@ class Checkpoints:
     """
 
     def __init__(self, directory: Path) -> None:
-        self._best = _Only(None)
+        self._best = _Only(0)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=checkpoint_managers.AnyPreservationPolicy(
                 [checkpoint_managers.LatestN(2), self._best]
@@ -77,13 +77,13 @@ class Checkpoints:
         self.directory = directory.absolute()
         self._manager = ocp.CheckpointManager(self.directory, options=options)
 
-    def save(self, step: int, state: Any, best: int | None) -> None:
+    def save(self, step: int, state: Any, best: int) -> None:
         """Saves a checkpoint, and removes those that are neither the latest two nor the best.
 
         Args:
             step: the step that it comes after; must not have a checkpoint yet.
             state: a pytree of arrays, typed random keys included.
-            best: the step of the best one up to now, this one included; None if none is.
+            best: the step of the best one up to now, this one included; 0 if none is.
         """
         self._best.step = best
         self._manager.save(
@@ -151,7 +151,7 @@ class Checkpoints:
 class _Only:
     """The policy of keeping one step's checkpoint."""
 
-    step: int | None
+    step: int
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         return [checkpoint.step == self.step for checkpoint in checkpoints]

@@ -36,7 +36,7 @@ def default() -> ConfigDict:
     config.optimizer = ConfigDict({"name": "adam", "learning_rate": 1e-3})
     # Coefficient of the L2 term whose gradient is added to that of the loss (not decoupled).
     config.weight_decay = 0.0
-    # A mask rule of `sparsejax.algorithms`, or None for a dense network.
+    # A mask rule of `sparsejax`, or None for a dense network.
     config.rule = placeholder(ConfigDict)
     # How the rule joins the optimizer: `sparsify`, or `chain` for the straight-through rules.
     config.transform = ConfigDict({"name": "sparsify"})
@@ -54,6 +54,7 @@ def default() -> ConfigDict:
 # Bounds that hold for an argument of that name wherever it occurs; what relates several arguments
 # is the callee's check.
 LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "at": (lambda value: value >= 0, "at least 0"),
     "batch_size": (lambda value: value >= 1, "at least 1"),
     "begin": (lambda value: value >= 0, "at least 0"),
     "classes": (lambda value: value >= 2, "at least 2"),
@@ -62,6 +63,7 @@ LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "end": (lambda value: value >= 0, "at least 0"),
     "eval_every": (lambda value: value >= 1, "at least 1"),
     "init_value": (lambda value: value >= 0, "at least 0"),
+    "initial_sparsity": (lambda value: 0 <= value < 1, "in [0, 1)"),
     "learning_rate": (lambda value: value >= 0, "at least 0"),
     "log_every": (lambda value: value >= 1, "at least 1"),
     "momentum": (lambda value: 0 <= value < 1, "in [0, 1)"),

@@ -254,24 +254,27 @@ def _split(images: np.ndarray, labels: np.ndarray) -> Split:
 
 def _idx_dataset(name: str, source: str, directory: Path | None, validation: int) -> Dataset:
     folder = (directory or default_directory()) / name
-    arrays = []
-    for part in ("train", "t10k"):
-        images_path = _find(folder / f"{part}-images-idx3-ubyte", source)
-        labels_path = _find(folder / f"{part}-labels-idx1-ubyte", source)
-        images, labels = _read_idx(images_path, dims=3), _read_idx(labels_path, dims=1)
-        if len(images) != len(labels):
-            raise UserError(
-                f"{labels_path}: has {len(labels)} labels, but {images_path} has "
-                f"{len(images)} images"
-            )
-        _check_labels(labels_path, labels)
-        arrays += [images[..., None], labels]
-    if arrays[0].shape[1:] != arrays[2].shape[1:]:
+    images, labels = _read_idx_pair(folder, "train", source)
+    test_images, test_labels = _read_idx_pair(folder, "t10k", source)
+    if images.shape[1:] != test_images.shape[1:]:
         raise UserError(
-            f"{folder}: the training images are {arrays[0].shape[1:3]}, the test images "
-            f"{arrays[2].shape[1:3]}"
+            f"{folder}: the training images are {images.shape[1:3]}, the test images "
+            f"{test_images.shape[1:3]}; download both again"
         )
-    return _dataset(*arrays, validation)
+    return _dataset(images, labels, test_images, test_labels, validation)
+
+
+def _read_idx_pair(folder: Path, part: str, source: str) -> tuple[np.ndarray, np.ndarray]:
+    images_path = _find(folder / f"{part}-images-idx3-ubyte", source)
+    labels_path = _find(folder / f"{part}-labels-idx1-ubyte", source)
+    images, labels = _read_idx(images_path, dims=3), _read_idx(labels_path, dims=1)
+    if len(images) != len(labels):
+        raise UserError(
+            f"{labels_path}: has {len(labels)} labels, but {images_path} has {len(images)} images; "
+            "download both again"
+        )
+    _check_labels(labels_path, labels)
+    return images[..., None], labels
 
 
 def _find(path: Path, source: str) -> Path:

@@ -61,7 +61,7 @@ def main(argv: list[str]) -> None:
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
     data_dir = Path(_DATA_DIR.value) if _DATA_DIR.value else None
-    train(_CONFIG.value, Path(_WORKDIR.value), data_dir, stop=stop.is_set)
+    train(_CONFIG.value, Path(str(_WORKDIR.value)), data_dir, stop=stop.is_set)
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -85,7 +85,8 @@ def parse_flags(argv: list[str]) -> list[str]:
     except (IndexError, KeyError, ValueError) as error:
         raise UserError(f"--config.KEY=VALUE: no such key to set: {error.args[0]}") from error
     if flags.FLAGS["verbosity"].using_default_value:
-        flags.FLAGS.verbosity = logging.WARNING  # else absl shows every note of every library
+        # Else absl shows every note of every library.
+        flags.FLAGS.verbosity = logging.WARNING  # type: ignore[assignment]
     return rest
 
 

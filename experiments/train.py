@@ -324,8 +324,8 @@ def _loop(
                 results = _host(score(state, dataset.validation), len(dataset.validation.labels))
                 metrics.write({"step": end, "kind": "validation"} | results)
                 progress.console.print(
-                    f"step {end:>7,}  loss {line['loss']:.4f}  "
-                    f"validation accuracy {results['accuracy']:.2%}  sparsity {line['sparsity']:.2%}"
+                    f"step {end:>7,}  loss {line['loss']:.4f}  sparsity {line['sparsity']:.2%}  "
+                    f"validation accuracy {results['accuracy']:.2%}"
                 )
             if evaluating or stopping:
                 metrics.sync()
@@ -381,10 +381,10 @@ def _validation(history: list[records.Line]) -> dict[int, float]:
     return {line["step"]: line["accuracy"] for line in history if line["kind"] == "validation"}
 
 
-def _best_step(history: list[records.Line]) -> int | None:
-    """The step with the best validation accuracy, the last of equals."""
+def _best_step(history: list[records.Line]) -> int:
+    """The step with the best validation accuracy, the last of equals; 0 before the first."""
     accuracies = _validation(history)
-    return max(accuracies, key=lambda step: (accuracies[step], step), default=None)
+    return max(accuracies, key=lambda step: (accuracies[step], step), default=0)
 
 
 def _layers(experiment: Experiment, state: TrainState) -> dict[str, tuple[int, int]]:

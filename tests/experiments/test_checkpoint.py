@@ -14,7 +14,6 @@ from absl import logging
 from experiments.checkpoint import Checkpoints, digest
 from experiments.errors import UserError
 
-
 # A restore that fails leaves reads of other arrays behind, which the event loop then abandons.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 

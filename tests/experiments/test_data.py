@@ -135,7 +135,7 @@ def test_a_damaged_cifar_file_is_refused_by_name(cifar_directory):
     path = cifar_directory / "cifar-10-batches-bin" / "data_batch_3.bin"
     content = path.read_bytes()
     path.write_bytes(content[:-3073])  # even at the border of a record
-    with pytest.raises(UserError, match=r"data_batch_3\.bin: corrupt or truncated: has 58387 bytes"):
+    with pytest.raises(UserError, match=r"data_batch_3\.bin: .*truncated: has 58387 bytes"):
         data.cifar10(cifar_directory)
     path.write_bytes(_edit(content, 2 * 3073, b"\x0b"))
     with pytest.raises(UserError, match=r"data_batch_3\.bin: corrupt: label 11 of example 2"):

@@ -1,0 +1,26 @@
+"""ResNet-20 on CIFAR-10, trained sparse at 90 % with RigL."""
+
+from ml_collections import ConfigDict
+
+from experiments.config import default
+
+
+def get_config() -> ConfigDict:
+    """Returns the configuration: 160 epochs of SGD with momentum, as for the dense network."""
+    config = default()
+    config.data = ConfigDict({"name": "cifar10", "augment": True})
+    config.model = ConfigDict({"name": "resnet20"})
+    config.batch_size = 128
+    config.steps = 56_000
+    config.log_every = 50
+    config.eval_every = 700
+    config.optimizer = ConfigDict({"name": "sgd", "momentum": 0.9, "nesterov": True})
+    config.optimizer.learning_rate = ConfigDict({"name": "cosine_decay_schedule"})
+    config.optimizer.learning_rate.init_value = 0.1
+    config.optimizer.learning_rate.decay_steps = config.get_ref("steps")
+    config.weight_decay = 1e-4
+    config.rule = ConfigDict({"name": "rigl", "sparsity": 0.9, "period": 100})
+    config.rule.distribution = "erk"
+    config.rule.end = config.get_ref("steps") * 3 // 4
+    config.transform.replace_step = True
+    return config

@@ -1,0 +1,14 @@
+"""LeNet-300-100 on MNIST, pruned little by little to 90 % by magnitude (gradual pruning)."""
+
+from ml_collections import ConfigDict
+
+from configs.base import mnist_lenet300
+
+
+def get_config() -> ConfigDict:
+    """Returns the configuration."""
+    config = mnist_lenet300()
+    steps = config.get_ref("steps")
+    config.rule = ConfigDict({"name": "gmp", "sparsity": 0.9, "period": 100})
+    config.rule.begin, config.rule.end = steps // 5, steps * 3 // 4
+    return config

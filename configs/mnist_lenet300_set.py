@@ -1,0 +1,13 @@
+"""LeNet-300-100 on MNIST, trained sparse at 90 % with SET: random connections grow."""
+
+from ml_collections import ConfigDict
+
+from configs.base import mnist_lenet300
+
+
+def get_config() -> ConfigDict:
+    """Returns the configuration."""
+    config = mnist_lenet300()
+    config.rule = ConfigDict({"name": "set_", "sparsity": 0.9, "period": 100})
+    config.rule.end = config.get_ref("steps") * 3 // 4
+    return config

@@ -1,0 +1,13 @@
+"""LeNet-300-100 on MNIST, pruned to 90 % before training by the sensitivity of the loss (SNIP)."""
+
+from ml_collections import ConfigDict
+
+from configs.base import mnist_lenet300
+
+
+def get_config() -> ConfigDict:
+    """Returns the configuration."""
+    config = mnist_lenet300()
+    config.rule = ConfigDict({"name": "snip", "sparsity": 0.9})
+    config.transform.replace_step = True
+    return config
