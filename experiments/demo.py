@@ -28,9 +28,6 @@ from experiments.errors import UserError
 from experiments.train import Experiment, Result, TrainState, init, prepare, train
 from sparsejax import counts, dense_masks, get_masks, metrics
 
-_WORKDIR = flags.DEFINE_string("workdir", "runs/demo", "The directory of the runs and the picture.")
-_STEPS = flags.DEFINE_integer("steps", 1000, "Optimizer steps of each run.", lower_bound=1)
-
 SPARSITY = 0.9
 PERIOD = 10
 
@@ -137,10 +134,12 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
     logging.set_verbosity(logging.WARNING)  # else absl shows every note of every library
     try:
-        demo(Path(_WORKDIR.value), _STEPS.value, Console())
+        demo(Path(flags.FLAGS.workdir), flags.FLAGS.steps, Console())
     except UserError as error:
         sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":
+    flags.DEFINE_string("workdir", "runs/demo", "The directory of the runs and the picture.")
+    flags.DEFINE_integer("steps", 1000, "Optimizer steps of each run.", lower_bound=1)
     app.run(main)

@@ -15,7 +15,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, jaxprs_in_params
 from jax.extend.core import Literal as JaxprLiteral
 
-from sparsejax.masks import counts, leaves_like, path_name
+from sparsejax.masks import counts, path_name, spread
 from sparsejax.typing import Masks, Params
 
 
@@ -235,7 +235,8 @@ def nbytes(params: Params, masks: Masks) -> Bytes:
     kept = counts(params, masks)
     dense = sparse = 0
     leaves = jax.tree_util.tree_leaves_with_path(params)
-    for (path, leaf), mask in zip(leaves, leaves_like(params, masks), strict=True):
+    by_leaf = jax.tree.leaves(spread(masks, params))
+    for (path, leaf), mask in zip(leaves, by_leaf, strict=True):
         bits = _bits(leaf.dtype)
         whole = -(-leaf.size * bits // 8)
         dense += whole
