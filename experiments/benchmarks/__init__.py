@@ -1,0 +1,1 @@
+"""Measurements, one file a question: run by hand, ratios taken in one process."""
