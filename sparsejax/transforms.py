@@ -260,7 +260,8 @@ def sparsify(
     `inner.init` makes them. State that has no entry per weight (the row and column sums of factored
     second moments, step counters, global norms) is left as it is.
 
-    Start with `params = apply_masks(params, get_masks(opt_state))`.
+    Start with `params = apply_masks(params, get_masks(opt_state))`: weights off the mask are taken
+    to be 0 when they come back.
 
     Args:
       inner: Any optax transformation.
@@ -294,7 +295,7 @@ def sparsify(
         masks = masks_of(mask_state, params)
         params = mask_trees.apply_masks(params, masks)
         inner_state = inner.init(params)
-        _entries_that_stay(inner, inner_state, params, masks)  # refuses what it cannot reset
+        _slot_masks(inner, inner_state, params, masks)  # refuses what it cannot reset
         return SparsifyState(mask_state, inner_state)
 
     def update(
@@ -304,48 +305,43 @@ def sparsify(
             raise ValueError("sparsify needs the parameters: call update(grads, state, params)")
         _, mask_state = rule.update(updates, state.mask_state, params, **extra)
         masks = masks_of(mask_state, params)
-        stays = jax.tree.map(jnp.logical_and, masks, masks_of(state.mask_state, params))
-        # Regrown weights start at 0, so the parameters are cut to what was and stays on the mask.
-        start = mask_trees.apply_masks(params, stays)
-        inner_state = _reset_slots(inner, state.inner_state, start, stays)
+        start = mask_trees.apply_masks(params, masks)
+
+        # Slots off the mask are fresh before and after: before, so that dropped weights no longer
+        # count in norms; after, so that weights which come back find them so.
+        fresh, slot_masks = inner.init(start), _slot_masks(inner, state.inner_state, start, masks)
+
+        def reset(inner_state: Any) -> Any:
+            return jax.tree.map(
+                lambda mask, slot, new: slot if mask is True else jnp.where(mask, slot, new),
+                slot_masks,
+                inner_state,
+                fresh,
+            )
 
         def step(inner_state: Any) -> tuple[Params, Any]:
             on_mask = mask_trees.apply_masks(updates, masks)
-            return inner.update(on_mask, inner_state, start, **extra)
+            steps, inner_state = inner.update(on_mask, reset(inner_state), start, **extra)
+            return steps, reset(inner_state)
 
         def no_step(inner_state: Any) -> tuple[Params, Any]:
-            return optax.tree.zeros_like(jax.eval_shape(step, inner_state)[0]), inner_state
+            steps = optax.tree.zeros_like(jax.eval_shape(step, inner_state)[0])
+            return steps, reset(inner_state)
 
         if replace_step:
-            steps, inner_state = jax.lax.cond(mask_state.moved, no_step, step, inner_state)
+            steps, inner_state = jax.lax.cond(mask_state.moved, no_step, step, state.inner_state)
         else:
-            steps, inner_state = step(inner_state)
-
-        def total(u: jax.Array, p: jax.Array, mask: jax.Array, stay: jax.Array) -> jax.Array:
-            return jnp.where(stay, u, jnp.where(mask, u - p, -p))
-
-        totals = jax.tree.map(total, steps, params, masks, stays)
+            steps, inner_state = step(state.inner_state)
+        totals = jax.tree.map(lambda u, p, m: jnp.where(m, u, -p), steps, params, masks)
         return totals, SparsifyState(mask_state, inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _reset_slots(
-    inner: optax.GradientTransformation, state: Any, params: Params, stays: Masks
+def _slot_masks(
+    inner: optax.GradientTransformation, state: Any, params: Params, masks: Masks
 ) -> Any:
-    """The optimizer's state, with fresh slots for all weights but those that stay."""
-    return jax.tree.map(
-        lambda stay, slot, fresh: slot if stay is True else jnp.where(stay, slot, fresh),
-        _entries_that_stay(inner, state, params, stays),
-        state,
-        inner.init(params),
-    )
-
-
-def _entries_that_stay(
-    inner: optax.GradientTransformation, state: Any, params: Params, stays: Masks
-) -> Any:
-    """For each leaf of the state a mask of the entries to leave, or True where there are none.
+    """For each leaf of the state the mask of its entries, or True where it has none per weight.
 
     Raises:
       ValueError: if optax cannot tell which of the state's leaves belong to the parameters.
@@ -353,7 +349,7 @@ def _entries_that_stay(
     by_path = dict(
         zip(
             (path for path, _ in jax.tree_util.tree_leaves_with_path(params)),
-            zip(jax.tree.leaves(params), jax.tree.leaves(stays), strict=True),
+            zip(jax.tree.leaves(params), jax.tree.leaves(masks), strict=True),
             strict=True,
         )
     )
@@ -362,9 +358,9 @@ def _entries_that_stay(
         # An optimizer may keep several arrays for one parameter, in a tuple in its place.
         for end in range(len(path), -1, -1):
             if path[:end] in by_path:
-                p, stay = by_path[path[:end]]
+                p, mask = by_path[path[:end]]
                 per_weight = slot.shape[max(slot.ndim - p.ndim, 0) :] == p.shape
-                return stay if per_weight and stay.ndim else True
+                return mask if per_weight and mask.ndim else True
         return True
 
     try:
