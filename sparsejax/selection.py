@@ -28,7 +28,8 @@ def top_k_mask(
 ) -> jax.Array:
     """Marks the k largest entries along `axes`, exactly k of them.
 
-    NaN ranks below every number; -0 and 0 tie; ties go to the lowest row-major index.
+    NaN ranks below every number; -0 and 0 tie, and so do the three largest integers of 32 bits;
+    ties go to the lowest row-major index.
 
     Args:
       scores: Real array of any shape and dtype, with fewer than 2**31 entries a row.
@@ -56,7 +57,9 @@ def top_k_mask(
     if scores.size == 0:
         return jnp.zeros(scores.shape, bool)
     length = math.prod(scores.shape[a] for a in axes)
-    k = jnp.clip(min(k, length) if isinstance(k, int) else k, 0, length).astype(jnp.uint32)
+    # A narrow type must not wrap around at the length, nor a Python number at 32 bits.
+    k = min(k, length) if isinstance(k, int) else jnp.maximum(k, 0)
+    k = jnp.minimum(jnp.asarray(k, jnp.uint32), length)
     return _top_k_mask(scores, k, axes, first)
 
 
@@ -126,7 +129,7 @@ def pooled_counts(
     """
     dtype = jnp.result_type(*scores)
     keys = [sort_keys(s.astype(dtype)) for s in scores]
-    k = jnp.asarray(k).astype(jnp.uint32)
+    k = jnp.asarray(k, jnp.uint32)
     if first is None or all(f is None for f in first):
         return _pooled(keys, k)
     flags = [
@@ -142,9 +145,10 @@ def pooled_counts(
 
 
 def sort_keys(scores: jax.Array) -> jax.Array:
-    """Returns unsigned whole numbers that sort as the scores do; all are at least 1.
+    """Returns unsigned whole numbers that sort as the scores do.
 
-    NaN becomes 1, below every number; 0 is left free for entries that cannot be chosen.
+    NaN becomes 1, below every number. 0 is left free for entries that cannot be chosen, and the
+    largest key for a threshold that nothing reaches; so the three largest integers of 32 bits tie.
 
     Args:
       scores: Real array: floats, integers or bools.
@@ -169,7 +173,7 @@ def sort_keys(scores: jax.Array) -> jax.Array:
     if scores.dtype != jnp.uint32:
         scores = scores.astype(jnp.int32)
         scores = jax.lax.bitcast_convert_type(scores, jnp.uint32) ^ jnp.uint32(1 << 31)
-    return jnp.maximum(scores, 1)
+    return jnp.minimum(scores, jnp.uint32(2**32 - 3)) + 1
 
 
 def _top(keys: jax.Array, k: jax.Array, axes: tuple[int, ...]) -> jax.Array:
