@@ -82,7 +82,10 @@ def rescale(count: Count, units: int, size: int) -> Count:
     Args:
       count: How many of `size` entries; an int, or a uint32 array.
       units: How many units the entries make up, at most `size`.
-      size: How many entries there are, at most 2**31.
+      size: How many entries there are; on the device at most 2**31.
+
+    Raises:
+      ValueError: for a size that the device cannot count.
 
     >>> rescale(50, 8, 100), int(rescale(jnp.uint32(30), 8, 100))
     (4, 2)
@@ -91,9 +94,12 @@ def rescale(count: Count, units: int, size: int) -> Count:
         return count
     if isinstance(count, int):
         return round(Fraction(count * units, size))
-    quotient, rest = mul_div(count, jnp.uint32(units), jnp.uint32(size))
-    above = rest > size - rest
-    tied_and_odd = (rest == size - rest) & (quotient % 2 == 1)
+    if size > 2**31:
+        raise ValueError(f"{size} entries are more than the device can rescale a count of (2**31)")
+    denominator = jnp.uint32(size)
+    quotient, rest = mul_div(count, jnp.uint32(units), denominator)
+    above = rest > denominator - rest
+    tied_and_odd = (rest == denominator - rest) & (quotient % 2 == 1)
     return quotient + (above | tied_and_odd)
 
 
@@ -132,8 +138,8 @@ def _ratio(fraction: Number) -> tuple[jax.Array, jax.Array]:
     x = jnp.asarray(fraction, jnp.float32)
     x = jnp.clip(x, 0, 1)
     millionths = jnp.round(x * _MILLION)
-    # Half a unit in the last place of a float32 below 1 is 0.03 millionths.
-    is_decimal = jnp.abs(x * _MILLION - millionths) < 0.05
+    # A unit in the last place of a float32 below 1 is 0.06 millionths: 1 - 0.9 may be off by one.
+    is_decimal = jnp.abs(x * _MILLION - millionths) < 0.07
     numerator = jnp.where(is_decimal, millionths, x * _FIXED_POINT).astype(jnp.uint32)
     denominator = jnp.where(is_decimal, jnp.uint32(_MILLION), jnp.uint32(_FIXED_POINT))
     return numerator, denominator
