@@ -180,7 +180,9 @@ def _pick(params: Params, tree: Any, names: list[str]) -> list[jax.Array]:
 
 def _units_to_keep(structure: Structure, leaf: Leaf, kept: Count, units: int) -> Count:
     """How many units of each row make up so many entries of a leaf."""
-    k = rounding.rescale(kept, units, math.prod(leaf.shape)) if units else 0
+    if not math.prod(leaf.shape):
+        return 0
+    k = rounding.rescale(kept, units, math.prod(leaf.shape))
     if isinstance(k, int) and k < structure.least:
         raise ValueError(
             f"{structure.name} keeps at least {structure.least} of {units} entries, a sparsity of "
