@@ -133,7 +133,7 @@ def get_masks(opt_state: Any) -> Masks:
             "there are no masks in this optimizer state; is one of sparsejax's rules part of the "
             "transformation, e.g. sparsify(optax.adam(1e-3), rigl(0.9))?"
         )
-    return jax.tree_util.tree_map_with_path(_the_one_mask, *found, is_leaf=_is_hole)
+    return _put_together((), *found)
 
 
 def find_in_state(opt_state: Any, field: str) -> list[Any]:
@@ -211,21 +211,33 @@ def spread(masks: Masks, params: Params) -> Masks:
     >>> sorted(masks["a"])
     ['b', 'w']
     """
-    filled = jax.tree.map(
-        lambda m: jnp.array(True) if _is_hole(m) else jnp.asarray(m), masks, is_leaf=_is_hole
-    )
-    return jax.tree.map(lambda m, p: jax.tree.map(lambda _: m, p), filled, params)
+    return jax.tree.map(lambda m, p: jax.tree.map(lambda _: m, p), _fill_holes(masks), params)
 
 
 def _is_hole(x: Any) -> bool:
     return isinstance(x, optax.MaskedNode)
 
 
-def _the_one_mask(path: tuple[Any, ...], *masks: Any) -> jax.Array:
+def _fill_holes(masks: Masks) -> Masks:
+    return jax.tree.map(
+        lambda m: jnp.array(True) if _is_hole(m) else jnp.asarray(m), masks, is_leaf=_is_hole
+    )
+
+
+def _put_together(path: tuple[Any, ...], *masks: Any) -> Masks:
+    """One mask tree of several with holes; a hole may stand for a whole subtree of another."""
     known = [m for m in masks if not _is_hole(m)]
-    if len(known) > 1:
+    if not known:
+        return jnp.array(True)
+    if len(known) == 1:
+        return _fill_holes(known[0])
+    if jax.tree_util.all_leaves(known[:1]):
         raise ValueError(f"two rules hold a mask of the parameter {path_name(path)!r}")
-    return known[0] if known else jnp.array(True)
+    return jax.tree_util.tree_map_with_path(
+        lambda key, *below: _put_together((*path, *key), *below),
+        *known,
+        is_leaf=lambda x: x is not known[0],
+    )
 
 
 @jax.custom_jvp
