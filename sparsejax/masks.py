@@ -33,10 +33,11 @@ def path_name(path: tuple[Any, ...]) -> str:
 
 
 def default_prunable(path: str, leaf: jax.Array) -> bool:
-    """Prunes floating-point weights of two and more dimensions but embeddings and norms.
+    """Prunes floating-point weights of two and more dimensions but biases, embeddings and norms.
 
     Args:
-      path: The leaf's keys joined by '/'; a key with "embed" or "norm" in it is left dense.
+      path: The leaf's keys joined by '/'; one with "bias", "embed" or "norm" in it is left dense.
+        (A convolution's bias has more than one axis in some libraries.)
       leaf: The parameter, of any shape.
 
     >>> default_prunable("Dense_0/kernel", jnp.ones((2, 3))), default_prunable("b", jnp.ones(3))
@@ -46,8 +47,7 @@ def default_prunable(path: str, leaf: jax.Array) -> bool:
     return (
         jnp.issubdtype(leaf.dtype, jnp.floating)
         and leaf.ndim >= 2
-        and "embed" not in name
-        and "norm" not in name
+        and not any(word in name for word in ("bias", "embed", "norm"))
     )
 
 

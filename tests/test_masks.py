@@ -75,6 +75,7 @@ def test_dense_masks_keep_everything_of_what_is_prunable():
         ("Dense_0/kernel", (3, 4), jnp.float32, True),
         ("Conv_0/kernel", (3, 3, 3, 4), jnp.bfloat16, True),
         ("Dense_0/bias", (4,), jnp.float32, False),
+        ("layers/0/bias", (4, 1, 1), jnp.float32, False),
         ("scale", (), jnp.float32, False),
         ("Dense_0/kernel", (3, 4), jnp.int8, False),
         ("Embed_0/embedding", (30, 4), jnp.float32, False),
