@@ -66,7 +66,8 @@ def dense_masks(params: Params, prunable: Prunable = default_prunable) -> Masks:
     ((2, 3), ())
     """
     return jax.tree_util.tree_map_with_path(
-        lambda path, p: jnp.ones(p.shape if prunable(path_name(path), p) else (), bool), params
+        lambda path, p: jnp.ones_like(p, bool) if prunable(path_name(path), p) else jnp.array(True),
+        params,
     )
 
 

@@ -77,7 +77,12 @@ def random(params: Params, grads: Params, key: jax.Array) -> Params:
     del grads
     leaves, structure = jax.tree.flatten(params)
     bits = [
-        jax.random.bits(jax.random.fold_in(key, i), p.shape, jnp.uint32)
+        jax.random.bits(
+            jax.random.fold_in(key, i),
+            p.shape,
+            jnp.uint32,
+            out_sharding=jax.typeof(p).sharding,
+        )
         for i, p in enumerate(leaves)
     ]
     return jax.tree.unflatten(structure, bits)

@@ -78,7 +78,7 @@ def _top_k_mask(
     # picks among the others.
     among_first = k <= available
     keys = jnp.where(first == among_first, keys, 0)
-    chosen = _top(keys, jnp.where(among_first, k, k - available), axes)
+    chosen = _top(keys, k - jnp.where(among_first, 0, available), axes)
     return chosen | (first & ~among_first)
 
 
@@ -181,9 +181,10 @@ def _top(keys: jax.Array, k: jax.Array, axes: tuple[int, ...]) -> jax.Array:
     long = [a for a in axes if keys.shape[a] > 1]
     if len(long) == 1 and keys.shape[long[0]] <= _SHORT_ROW:
         return (_rank(keys, long[0]) < k) & (keys > 0)
-    one = jnp.ones(k.shape, keys.dtype)
     available = count(keys > 0, axes)
+    # From here on all numbers of a row lie on the devices on which the row does.
     k = jnp.minimum(k, available)
+    one = jnp.ones_like(k, keys.dtype)
     low, at_low, at_high = _search(
         lambda t: count(keys >= t, axes), k, one, available, ~(one - one)
     )
@@ -197,7 +198,7 @@ def _top(keys: jax.Array, k: jax.Array, axes: tuple[int, ...]) -> jax.Array:
         order = jnp.where(keys == low, length - _index(keys.shape, axes), 0)
         tied = jnp.where(exact, at_low, at_low - at_high)
         wanted = jnp.where(exact, tied, k - at_high)
-        one = jnp.ones(k.shape, jnp.uint32)
+        one = jnp.ones_like(k)
         last, _, _ = _search(
             lambda t: count(order >= t, axes), wanted, one, tied, one * jnp.uint32(length + 1)
         )

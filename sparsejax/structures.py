@@ -109,7 +109,7 @@ def block(shape: Sequence[int]) -> Structure:
 
     def expand(mask: jax.Array, shape: tuple[int, ...]) -> jax.Array:
         for axis, size in zip(range(-len(sizes), 0), sizes, strict=True):
-            mask = jnp.repeat(mask, size, axis=axis, total_repeat_length=mask.shape[axis] * size)
+            mask = jnp.repeat(mask, size, axis=axis)
             mask = jax.lax.slice_in_dim(mask, 0, shape[axis], axis=axis % mask.ndim)
         return mask
 
