@@ -85,21 +85,25 @@ def mask_rule(
         moved = jnp.asarray(when(state.count), bool)
         # Every step has a key of its own, whether or not it is used: the masks are a function of
         # the seed and the step alone. 0 is the key of the first masks.
-        masks = jax.lax.cond(
-            moved,
-            lambda: move_masks(
-                state.masks,
-                params,
-                updates,
-                jax.random.fold_in(state.key, state.count + 1),
-                state.count,
-            ),
-            lambda: state.masks,
+        key = jax.random.fold_in(state.key, state.count + 1)
+        masks = _where_moved(
+            moved, lambda masks: move_masks(masks, params, updates, key, state.count), state.masks
         )
         count = optax.safe_increment(state.count)
         return updates, MaskState(count, state.key, moved, masks)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _where_moved(moved: jax.Array, move: Callable[[Masks], Masks], masks: Masks) -> Masks:
+    """`move(masks)` if the masks are to move, else the masks."""
+    # A loop of at most one turn leaves the masks in place, where lax.cond would copy them at every
+    # step.
+    return jax.lax.while_loop(
+        lambda carry: carry[0],
+        lambda carry: (jnp.zeros_like(carry[0]), move(carry[1])),
+        (moved, masks),
+    )[1]
 
 
 def fixed(
@@ -260,8 +264,7 @@ def sparsify(
     `inner.init` makes them. State that has no entry per weight (the row and column sums of factored
     second moments, step counters, global norms) is left as it is.
 
-    Start with `params = apply_masks(params, get_masks(opt_state))`: weights off the mask are taken
-    to be 0 when they come back.
+    Start with `params = apply_masks(params, get_masks(opt_state))`.
 
     Args:
       inner: Any optax transformation.
@@ -305,37 +308,42 @@ def sparsify(
             raise ValueError("sparsify needs the parameters: call update(grads, state, params)")
         _, mask_state = rule.update(updates, state.mask_state, params, **extra)
         masks = masks_of(mask_state, params)
-        start = mask_trees.apply_masks(params, masks)
-
-        # Slots off the mask are fresh before and after: before, so that dropped weights no longer
-        # count in norms; after, so that weights which come back find them so.
-        fresh, slot_masks = inner.init(start), _slot_masks(inner, state.inner_state, start, masks)
-
-        def reset(inner_state: Any) -> Any:
-            return jax.tree.map(
-                lambda mask, slot, new: slot if mask is True else jnp.where(mask, slot, new),
-                slot_masks,
-                inner_state,
-                fresh,
-            )
+        stays = jax.tree.map(jnp.logical_and, masks, masks_of(state.mask_state, params))
+        # Regrown weights start at 0, so the parameters are cut to what was and stays on the mask.
+        start = mask_trees.apply_masks(params, stays)
+        inner_state = _reset_slots(inner, state.inner_state, start, stays)
 
         def step(inner_state: Any) -> tuple[Params, Any]:
             on_mask = mask_trees.apply_masks(updates, masks)
-            steps, inner_state = inner.update(on_mask, reset(inner_state), start, **extra)
-            return steps, reset(inner_state)
+            return inner.update(on_mask, inner_state, start, **extra)
 
         def no_step(inner_state: Any) -> tuple[Params, Any]:
-            steps = optax.tree.zeros_like(jax.eval_shape(step, inner_state)[0])
-            return steps, reset(inner_state)
+            return optax.tree.zeros_like(jax.eval_shape(step, inner_state)[0]), inner_state
 
         if replace_step:
-            steps, inner_state = jax.lax.cond(mask_state.moved, no_step, step, state.inner_state)
+            steps, inner_state = jax.lax.cond(mask_state.moved, no_step, step, inner_state)
         else:
-            steps, inner_state = step(state.inner_state)
-        totals = jax.tree.map(lambda u, p, m: jnp.where(m, u, -p), steps, params, masks)
+            steps, inner_state = step(inner_state)
+
+        def total(u: jax.Array, p: jax.Array, mask: jax.Array, stay: jax.Array) -> jax.Array:
+            return jnp.where(stay, u, jnp.where(mask, u - p, -p))
+
+        totals = jax.tree.map(total, steps, params, masks, stays)
         return totals, SparsifyState(mask_state, inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _reset_slots(
+    inner: optax.GradientTransformation, state: Any, params: Params, stays: Masks
+) -> Any:
+    """The optimizer's state, with fresh slots for all weights but those that stay."""
+    return jax.tree.map(
+        lambda stay, slot, fresh: slot if stay is True else jnp.where(stay, slot, fresh),
+        _slot_masks(inner, state, params, stays),
+        state,
+        inner.init(params),
+    )
 
 
 def _slot_masks(
