@@ -1,4 +1,9 @@
-"""ResNet-20 on CIFAR-10, trained sparse at 90 % with RigL."""
+"""ResNet-20 on CIFAR-10, trained sparse at 90 % with RigL.
+
+    python -m experiments.main --config configs/cifar10_resnet20.py --workdir runs/cifar10_resnet20
+
+Time: not measured yet. Result: not measured yet.
+"""
 
 from ml_collections import ConfigDict
 
@@ -12,7 +17,7 @@ def get_config() -> ConfigDict:
     config.model = ConfigDict({"name": "resnet20"})
     config.batch_size = 128
     config.steps = 56_000
-    config.log_every = 50
+    config.steps_per_dispatch, config.log_every = 1, 20
     config.eval_every = 700
     config.optimizer = ConfigDict({"name": "sgd", "momentum": 0.9, "nesterov": True})
     config.optimizer.learning_rate = ConfigDict({"name": "cosine_decay_schedule"})

@@ -66,7 +66,13 @@ def _with_first(name: str, functions: dict[str, Callable[..., Any]]) -> dict[str
 DATA = Role(_functions(data, data.Dataset), given=1)
 MODEL = Role(_functions(models))
 OPTIMIZER = Role(
-    _with_first("learning_rate", _functions(optax, optax.GradientTransformationExtraArgs))
+    {
+        name: function
+        for name, function in _with_first(
+            "learning_rate", _functions(optax, optax.GradientTransformationExtraArgs)
+        ).items()
+        if name != "lbfgs"  # its line search needs the loss as a function, which a step has not
+    }
 )
 RULE = Role(
     {
@@ -76,6 +82,8 @@ RULE = Role(
     }
 )
 TRANSFORM = Role({"sparsify": sparsejax.sparsify, "chain": optax.chain}, given=2)
+# The rules that follow the optimizer in a chain, since their weights stay dense behind the masks.
+CHAINED = {"ste_magnitude", "ste_random"}
 _AMOUNT = Role(_functions(optax, optax.Schedule) | _functions(schedules, optax.Schedule))
 _DISTRIBUTION = Role(_with_first("leaves", _functions(distributions)), called=False, given=2)
 # The arguments that are objects, by their name.
@@ -115,8 +123,8 @@ def make(spec: ConfigDict | str, role: Role, path: str, *given: Any, **defaults:
             ...
         experiments.errors.UserError: config.model.width: lenet300 has no such argument; ...
     """
-    options: dict[str, Any] = {} if isinstance(spec, str) else dict(spec.items())
-    name = spec if isinstance(spec, str) else options.pop("name", None)
+    name = name_of(spec)
+    options = {} if isinstance(spec, str) else {k: v for k, v in spec.items() if k != "name"}
     if name not in role.candidates:
         raise UserError(
             f"{path}.name: {name!r} is unknown; allowed: {', '.join(sorted(role.candidates))}"
@@ -182,6 +190,11 @@ def model(config: ConfigDict, classes: int) -> nn.Module:
     Raises:
         UserError: if the configuration is wrong.
     """
+    if not isinstance(config.model, str) and config.model.get("classes", classes) != classes:
+        raise UserError(
+            f"config.model.classes: {config.model.classes} is impossible; allowed: {classes}, as "
+            "in config.data"
+        )
     return make(config.model, MODEL, "config.model", classes=classes)
 
 
@@ -208,7 +221,18 @@ def optimizer(config: ConfigDict) -> optax.GradientTransformationExtraArgs:
     if config.rule is None:
         return optax.with_extra_args_support(inner)
     rule = make(config.rule, RULE, "config.rule", seed=config.seed)
+    name, transform = name_of(config.rule), name_of(config.transform)
+    fitting = "chain" if name in CHAINED else "sparsify"
+    if transform in TRANSFORM.candidates and transform != fitting:
+        raise UserError(
+            f"config.transform.name: {transform!r} is impossible with {name}; allowed: {fitting}"
+        )
     return make(config.transform, TRANSFORM, "config.transform", inner, rule)
+
+
+def name_of(spec: ConfigDict | str) -> Any:
+    """Returns the name in a sub-configuration, None if there is none."""
+    return spec if isinstance(spec, str) else spec.get("name")
 
 
 def _argument(value: Any, annotation: Any, path: str) -> Any:

@@ -1,9 +1,9 @@
 """One training run: from a configuration and a working directory to a trained network on the disk.
 
-The run advances on a fixed grid of steps. Between two points of the grid one dispatch executes
-`config.log_every` steps on the device; at a point of the grid metrics are written, and every
-`config.eval_every` steps the network is evaluated and saved. A run that was interrupted continues
-from a point of the same grid with the same programs, so that it ends with the same bits.
+The run advances on a fixed grid of steps. One dispatch executes `config.steps_per_dispatch` steps
+on the device; every `config.log_every` steps metrics are written, and every `config.eval_every`
+steps the network is evaluated and saved. A run that was interrupted continues from a point of the
+same grid with the same programs, so that it ends with the same bits.
 """
 
 import functools
@@ -101,7 +101,7 @@ def prepare(config: ConfigDict, data_dir: Path | None = None) -> Experiment:
     dataset = build.dataset(config, data_dir)
     model = build.model(config, dataset.classes)
     sparse = config.rule is not None
-    start_sparse = sparse and config.transform.name == "sparsify"
+    start_sparse = sparse and build.name_of(config.rule) not in build.CHAINED
     experiment = Experiment(dataset, model, optimizer, sparse, start_sparse, config.seed)
     try:
         jax.eval_shape(functools.partial(model.init, jax.random.key(0)), _example(dataset))
@@ -180,18 +180,20 @@ def train_steps(
         indices: int32 ``[steps, batch]``, which examples make each batch.
 
     Returns:
-        The state after the steps, the mean of their losses and all their correct answers.
+        The state after the steps, the sums of their losses and of their correct answers.
     """
 
     def step(state: TrainState, rows: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
         return train_step(experiment, state, Split(examples.images[rows], examples.labels[rows]))
 
+    if len(indices) == 1:  # a scan of one would still be a loop to the compiler
+        return step(state, indices[0])
     state, metrics = jax.lax.scan(step, state, indices)
-    return state, {"loss": metrics["loss"].mean(), "correct": metrics["correct"].sum()}
+    return state, jax.tree.map(lambda x: x.sum(0), metrics)
 
 
 def evaluate(experiment: Experiment, state: TrainState, examples: Split) -> dict[str, jax.Array]:
-    """Returns the mean loss and the number of correct answers of the network as a step uses it."""
+    """Returns the sums of the loss and of the correct answers of the network as a step uses it."""
 
     def of_example(example: Split) -> dict[str, jax.Array]:
         image = experiment.dataset.normalise(example.images)[None]
@@ -200,7 +202,7 @@ def evaluate(experiment: Experiment, state: TrainState, examples: Split) -> dict
         return {"loss": loss, "correct": logits.argmax() == example.labels}
 
     results = jax.lax.map(of_example, examples, batch_size=1000)
-    return {"loss": results["loss"].mean(), "correct": results["correct"].sum()}
+    return jax.tree.map(lambda x: x.sum(0), results)
 
 
 def variables(experiment: Experiment, state: TrainState) -> dict[str, Any]:
@@ -305,23 +307,22 @@ def _loop(
         for step in range(int(state.step), config.steps, config.log_every):
             begun = time.perf_counter()
             end = min(step + config.log_every, config.steps)
-            rows = [
-                batch_indices(config.seed, s, len(dataset.train.labels), config.batch_size)
-                for s in range(step, end)
-            ]
-            state, sums = run(state, dataset.train, jnp.asarray(np.stack(rows)))
-            results = _host(sums, (end - step) * config.batch_size)
-            line = (
-                {"step": end, "kind": "train"}
-                | results
-                | {"sparsity": _sparsity(experiment, state)}
-            )
+            sums = []
+            for first in range(step, end, config.steps_per_dispatch):
+                rows = [
+                    batch_indices(config.seed, s, len(dataset.train.labels), config.batch_size)
+                    for s in range(first, min(first + config.steps_per_dispatch, end))
+                ]
+                state, part = run(state, dataset.train, np.stack(rows))
+                sums.append(part)
+            line = {"step": end, "kind": "train"} | _means(sums, end - step, config.batch_size)
+            line["sparsity"] = _sparsity(experiment, state)
             times.append((end - step, time.perf_counter() - begun))
             metrics.write(line)
             stopping = stop()
             evaluating = end % config.eval_every == 0 or end == config.steps
             if evaluating:
-                results = _host(score(state, dataset.validation), len(dataset.validation.labels))
+                results = _means([score(state, dataset.validation)], len(dataset.validation.labels))
                 metrics.write({"step": end, "kind": "validation"} | results)
                 progress.console.print(
                     f"step {end:>7,}  loss {line['loss']:.4f}  sparsity {line['sparsity']:.2%}  "
@@ -353,7 +354,7 @@ def _summarise(
     validation = _validation(history)
 
     def results(step: int, state: TrainState) -> dict[str, Any]:
-        test = _host(score(state, examples), len(examples.labels))
+        test = _means([score(state, examples)], len(examples.labels))
         return {
             "step": step,
             "validation_accuracy": validation[step],
@@ -403,8 +404,13 @@ def _sparsity(experiment: Experiment, state: TrainState) -> float:
     return 1 - sum(layer.kept for layer in layers) / total if total else 0.0
 
 
-def _host(sums: dict[str, jax.Array], examples: int) -> dict[str, float]:
-    return {"loss": float(sums["loss"]), "accuracy": int(sums["correct"]) / examples}
+def _means(sums: list[dict[str, jax.Array]], losses: int, examples: int = 1) -> dict[str, float]:
+    """Mean loss and accuracy, from sums over `losses` values of the loss, of `examples` each."""
+    sums = jax.device_get(sums)
+    return {
+        "loss": sum(float(part["loss"]) for part in sums) / losses,
+        "accuracy": sum(int(part["correct"]) for part in sums) / (losses * examples),
+    }
 
 
 def _example(dataset: Dataset) -> jax.Array:

@@ -58,7 +58,8 @@ def cifar_directory(tmp_path, monkeypatch) -> Path:
 def tiny() -> ConfigDict:
     """A run of 12 steps on the digits, saved after every fourth."""
     config = default()
-    config.model.widths = (16,)
+    config.model.widths = ()
     config.rule = ConfigDict({"name": "rigl", "sparsity": 0.8, "period": 3, "end": 9})
-    config.batch_size, config.steps, config.log_every, config.eval_every = 32, 12, 2, 4
+    config.batch_size, config.steps, config.steps_per_dispatch = 32, 12, 2
+    config.log_every, config.eval_every = 2, 4
     return config

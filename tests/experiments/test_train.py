@@ -1,0 +1,255 @@
+"""Training runs in this process: results, files, and that an interruption leaves no trace."""
+
+import importlib.util
+import io
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+import pytest
+from ml_collections import ConfigDict
+from rich.console import Console
+
+import sparsejax
+from experiments.checkpoint import digest
+from experiments.errors import UserError
+from experiments.train import init, prepare, train
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted((ROOT / "configs").glob("*_*.py"))
+
+
+def _console() -> Console:
+    return Console(file=io.StringIO(), width=200)
+
+
+def _text(console: Console) -> str:
+    return console.file.getvalue()
+
+
+def _steps(workdir) -> list[int]:
+    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
+
+
+@pytest.fixture
+def whole(tmp_path, tiny):
+    """The tiny run without interruption."""
+    return train(tiny, tmp_path / "whole", console=_console())
+
+
+def _stop_after(dispatches: int):
+    asked = iter(range(1000))
+    return lambda: next(asked) + 1 >= dispatches
+
+
+def _assert_same(result, workdir, whole, whole_workdir):
+    assert digest(result.state) == digest(whole.state)
+    for name in ("metrics.jsonl", "config.json"):
+        assert (workdir / name).read_bytes() == (whole_workdir / name).read_bytes()
+    times = {"seconds", "steps_per_second"}
+    assert {k: v for k, v in result.summary.items() if k not in times} == {
+        k: v for k, v in whole.summary.items() if k not in times
+    }
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_takes_two_steps(path, tmp_path, idx_directory, cifar_directory, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    spec = importlib.util.spec_from_file_location("a_config", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config()
+    assert "python -m experiments.main --config configs/" + path.name in module.__doc__
+    config.data.validation = 20
+    config.batch_size, config.steps, config.steps_per_dispatch = 8, 2, 1
+    config.log_every, config.eval_every = 1, 2
+    data_dir = cifar_directory if config.data.name == "cifar10" else idx_directory()
+
+    result = train(config, tmp_path / "run", data_dir, console=_console())
+
+    assert int(result.state.step) == 2
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(result.state.params))
+    assert [(line["step"], line["kind"]) for line in result.history] == [
+        (1, "train"), (2, "train"), (2, "validation")
+    ]  # fmt: skip
+    if config.rule is None:
+        assert result.summary["kept"] == result.summary["total"]
+        return
+    masks = sparsejax.get_masks(result.state.opt_state)
+    for path_, layer in sparsejax.counts(result.state.params, masks).items():
+        assert result.summary["layers"][path_] == {"kept": layer.kept, "total": layer.total}
+    assert result.summary["sparsity"] == pytest.approx(0.9, abs=0.005)
+    if config.transform.name == "sparsify":
+        sparse = sparsejax.apply_masks(result.state.params, masks)
+        assert digest(sparse) == digest(result.state.params)
+
+
+def test_a_run_learns_and_leaves_its_files(tmp_path, tiny):
+    tiny.steps, tiny.log_every, tiny.eval_every = 90, 10, 40
+    tiny.optimizer.learning_rate = 0.02
+    console = _console()
+    result = train(tiny, tmp_path, console=console)
+    assert result.summary["test_accuracy"] > 0.5
+    assert result.history[-1]["loss"] < result.history[0]["loss"]
+    assert [line["step"] for line in result.history if line["kind"] == "validation"] == [40, 80, 90]
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == result.history
+    assert json.loads((tmp_path / "summary.json").read_text()) == json.loads(
+        json.dumps(result.summary)
+    )
+    assert json.loads((tmp_path / "config.json").read_text())["rule"]["sparsity"] == 0.8
+    assert list((tmp_path / "tensorboard").iterdir())
+    assert result.summary["kept"] == 128 + 10  # 20 % of 640, and the biases
+    assert "validation accuracy" in _text(console)
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_the_summary_counts_what_is_not_zero(whole):
+    layers = whole.summary["layers"]
+    flat = jax.tree_util.tree_leaves_with_path(whole.state.params)
+    sizes = {jax.tree_util.keystr(p, simple=True, separator="/"): leaf for p, leaf in flat}
+    assert layers.keys() == sizes.keys()
+    for path, leaf in sizes.items():
+        assert layers[path]["total"] == leaf.size
+        assert np.count_nonzero(leaf) <= layers[path]["kept"] <= leaf.size
+    masked = [path for path in layers if path.endswith("kernel")]
+    kept, total = (sum(layers[path][key] for path in masked) for key in ("kept", "total"))
+    assert whole.summary["sparsity"] == 1 - kept / total == pytest.approx(0.8, abs=1e-3)
+
+
+def test_the_first_step_is_that_of_a_plain_loop(tiny, tmp_path):
+    """One step of the runner against the same step written out."""
+    tiny.steps = tiny.steps_per_dispatch = tiny.log_every = tiny.eval_every = 1
+    result = train(tiny, tmp_path, console=_console())
+    experiment = prepare(tiny)
+    state = init(experiment)
+    order = np.random.default_rng([0, 0]).permutation(1300)[:32]
+    images = experiment.dataset.normalise(experiment.dataset.train.images[order])
+    labels = experiment.dataset.train.labels[order]
+
+    def loss(params):
+        logits = experiment.model.apply({"params": params}, images)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+    value, grads = jax.value_and_grad(loss)(state.params)
+    updates, _ = experiment.optimizer.update(grads, state.opt_state, state.params)
+    expected = optax.apply_updates(state.params, updates)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7),
+        result.state.params,
+        expected,
+    )
+    assert result.history[0]["loss"] == pytest.approx(float(value), rel=1e-5)
+
+
+def test_seeds_change_weights_masks_and_batches(tiny, tmp_path):
+    runs = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        tiny.seed = seed
+        runs.append(train(tiny, tmp_path / name, console=_console()))
+    assert digest(runs[0].state) == digest(runs[1].state) != digest(runs[2].state)
+    a, c = (sparsejax.get_masks(init(prepare_).opt_state)["Dense_0"]["kernel"] for prepare_ in (
+        prepare(ConfigDict(tiny.to_dict() | {"seed": seed})) for seed in (0, 1)
+    ))  # fmt: skip
+    assert not np.array_equal(a, c)
+
+
+@pytest.mark.parametrize("dispatches", [1, 4])
+def test_a_stopped_run_continues_to_the_same_bits(dispatches, tmp_path, tiny, whole):
+    workdir, console = tmp_path / "run", _console()
+    stopped = train(tiny, workdir, stop=_stop_after(dispatches), console=console)
+    assert int(stopped.state.step) == 2 * dispatches
+    assert stopped.summary is None
+    assert _steps(workdir)[-1] == 2 * dispatches
+    assert f"Stopped after step {2 * dispatches}" in _text(console)
+    result = train(tiny, workdir, console=console)
+    assert f"Continues after step {2 * dispatches}" in _text(console)
+    _assert_same(result, workdir, whole, tmp_path / "whole")
+
+
+def test_lines_written_after_the_last_checkpoint_are_written_again_once(tmp_path, tiny, whole):
+    workdir = tmp_path / "run"
+    train(tiny, workdir, stop=_stop_after(2), console=_console())
+    with (workdir / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 6, "kind": "train", "loss": 0.0}\n{"step": 8, "kind": "tr')
+    result = train(tiny, workdir, console=_console())
+    _assert_same(result, workdir, whole, tmp_path / "whole")
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_damaged_latest_checkpoint_is_reported_and_the_one_before_used(tmp_path, tiny, whole):
+    workdir, console = tmp_path / "run", _console()
+    train(tiny, workdir, stop=_stop_after(5), console=_console())
+    assert _steps(workdir)[-2:] == [8, 10]
+    for path in (workdir / "checkpoints" / "10" / "state").rglob("d/*"):
+        path.write_bytes(b"\0" * path.stat().st_size)
+    result = train(tiny, workdir, console=console)
+    assert "Continues after step 8" in _text(console)
+    _assert_same(result, workdir, whole, tmp_path / "whole")
+
+
+def test_a_run_killed_before_its_summary_only_evaluates_again(tmp_path, tiny, whole):
+    workdir = tmp_path / "run"
+    shutil.copytree(tmp_path / "whole", workdir)
+    (workdir / "summary.json").unlink()
+    result = train(tiny, workdir, console=_console())
+    _assert_same(result, workdir, whole, tmp_path / "whole")
+
+
+def test_a_finished_run_says_so_and_does_not_train(tmp_path, tiny, whole, monkeypatch):
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "whole").rglob("*") if p.is_file()}
+    monkeypatch.setattr("experiments.train.train_steps", None)
+    console = _console()
+    result = train(tiny, tmp_path / "whole", console=console)
+    assert "This run is finished" in _text(console)
+    assert digest(result.state) == digest(whole.state)
+    assert result.history == whole.history
+    assert result.summary == json.loads(json.dumps(whole.summary))
+    after = {p: p.stat().st_mtime_ns for p in (tmp_path / "whole").rglob("*") if p.is_file()}
+    assert before == after
+
+
+def test_a_directory_of_another_config_is_refused(tmp_path, tiny, whole):
+    tiny.rule.sparsity = 0.5
+    with pytest.raises(UserError, match=r"config\.rule\.sparsity: 0\.8 there, 0\.5 now"):
+        train(tiny, tmp_path / "whole", console=_console())
+
+
+def test_how_steps_are_dispatched_changes_no_line(tmp_path, tiny, whole):
+    tiny.steps_per_dispatch = 1
+    result = train(tiny, tmp_path / "one", console=_console())
+    for one, many in zip(result.history, whole.history, strict=True):
+        assert one == pytest.approx(many, rel=1e-5)
+
+
+def test_the_last_dispatch_may_be_shorter(tmp_path, tiny):
+    tiny.steps = 11
+    result = train(tiny, tmp_path, console=_console())
+    assert int(result.state.step) == 11
+    assert [line["step"] for line in result.history if line["kind"] == "train"][-2:] == [10, 11]
+    assert result.history[-1]["kind"] == "validation"
+
+
+def test_a_terminal_sees_a_progress_bar(tmp_path, tiny):
+    console = Console(file=io.StringIO(), width=120, force_terminal=True)
+    train(tiny, tmp_path, console=console)
+    assert "training" in _text(console)
+    assert "12/12" in _text(console)
+
+
+def test_batch_statistics_are_trained_and_saved(tmp_path, cifar_directory, tiny):
+    tiny.data = ConfigDict({"name": "cifar10", "validation": 20, "augment": True})
+    tiny.model = ConfigDict({"name": "resnet20", "width": 2})
+    tiny.rule = None
+    tiny.batch_size, tiny.steps, tiny.steps_per_dispatch = 8, 3, 1
+    tiny.log_every, tiny.eval_every = 1, 3
+    whole = train(tiny, tmp_path / "whole", cifar_directory, console=_console())
+    train(tiny, tmp_path / "run", cifar_directory, stop=_stop_after(1), console=_console())
+    result = train(tiny, tmp_path / "run", cifar_directory, console=_console())
+    _assert_same(result, tmp_path / "run", whole, tmp_path / "whole")
+    before = init(prepare(tiny, cifar_directory)).batch_stats
+    changed = jax.tree.map(lambda a, b: not np.array_equal(a, b), before, result.state.batch_stats)
+    assert all(jax.tree.leaves(changed))
