@@ -1,6 +1,6 @@
 """LeNet-300-100 on MNIST, dense: what the sparse networks are compared with.
 
-    python -m experiments.main --config configs/mnist_lenet300_dense.py --workdir runs/mnist_lenet300_dense
+    python -m experiments.main --config configs/mnist_lenet300_dense.py --workdir runs/dense
 
 Time: not measured yet. Result: not measured yet.
 """

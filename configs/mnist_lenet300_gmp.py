@@ -1,6 +1,6 @@
 """LeNet-300-100 on MNIST, pruned little by little to 90 % by magnitude (gradual pruning).
 
-    python -m experiments.main --config configs/mnist_lenet300_gmp.py --workdir runs/mnist_lenet300_gmp
+    python -m experiments.main --config configs/mnist_lenet300_gmp.py --workdir runs/gmp
 
 Time: not measured yet. Result: not measured yet.
 """

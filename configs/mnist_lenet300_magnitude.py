@@ -1,6 +1,6 @@
 """LeNet-300-100 on MNIST, pruned once to 90 % by magnitude, half-way through training.
 
-    python -m experiments.main --config configs/mnist_lenet300_magnitude.py --workdir runs/mnist_lenet300_magnitude
+    python -m experiments.main --config configs/mnist_lenet300_magnitude.py --workdir runs/magnitude
 
 Time: not measured yet. Result: not measured yet.
 """

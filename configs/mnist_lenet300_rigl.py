@@ -1,6 +1,6 @@
 """LeNet-300-100 on MNIST, trained sparse at 90 % with RigL: growth by the gradient.
 
-    python -m experiments.main --config configs/mnist_lenet300_rigl.py --workdir runs/mnist_lenet300_rigl
+    python -m experiments.main --config configs/mnist_lenet300_rigl.py --workdir runs/rigl
 
 Time: not measured yet. Result: not measured yet.
 """

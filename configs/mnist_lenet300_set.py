@@ -1,6 +1,6 @@
 """LeNet-300-100 on MNIST, trained sparse at 90 % with SET: random connections grow.
 
-    python -m experiments.main --config configs/mnist_lenet300_set.py --workdir runs/mnist_lenet300_set
+    python -m experiments.main --config configs/mnist_lenet300_set.py --workdir runs/set
 
 Time: not measured yet. Result: not measured yet.
 """

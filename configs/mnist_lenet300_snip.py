@@ -1,6 +1,6 @@
 """LeNet-300-100 on MNIST, pruned to 90 % before training by the sensitivity of the loss (SNIP).
 
-    python -m experiments.main --config configs/mnist_lenet300_snip.py --workdir runs/mnist_lenet300_snip
+    python -m experiments.main --config configs/mnist_lenet300_snip.py --workdir runs/snip
 
 Time: not measured yet. Result: not measured yet.
 """

@@ -1,6 +1,6 @@
 """LeNet-300-100 on MNIST, a random network of 90 % sparsity that stays as it is.
 
-    python -m experiments.main --config configs/mnist_lenet300_static.py --workdir runs/mnist_lenet300_static
+    python -m experiments.main --config configs/mnist_lenet300_static.py --workdir runs/static
 
 Time: not measured yet. Result: not measured yet.
 """

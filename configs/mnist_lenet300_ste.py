@@ -1,6 +1,6 @@
 """LeNet-300-100 on MNIST, 90 % of the weights masked in each forward pass (straight-through).
 
-    python -m experiments.main --config configs/mnist_lenet300_ste.py --workdir runs/mnist_lenet300_ste
+    python -m experiments.main --config configs/mnist_lenet300_ste.py --workdir runs/ste
 
 Time: not measured yet. Result: not measured yet.
 """

@@ -45,9 +45,14 @@ def test_every_model_gives_logits(name):
 def test_resnet_updates_batch_statistics_only_in_training():
     model = models.resnet20(width=2)
     images = jax.random.normal(jax.random.key(1), (4, 16, 16, 3))
-    variables = model.init(jax.random.key(0), images)
-    logits, updated = model.apply(variables, images, train=True, mutable=["batch_stats"])
-    still = model.apply(variables, images)
+
+    @jax.jit
+    def run():
+        variables = model.init(jax.random.key(0), images)
+        trained = model.apply(variables, images, train=True, mutable=["batch_stats"])
+        return variables, trained, model.apply(variables, images)
+
+    variables, (logits, updated), still = run()
     assert not np.allclose(logits, still)
     before, after = (jax.tree.leaves(v["batch_stats"]) for v in (variables, updated))
     assert all(not np.array_equal(a, b) for a, b in zip(before, after, strict=True))

@@ -66,6 +66,8 @@ def test_every_config_takes_two_steps(path, tmp_path, idx_directory, cifar_direc
     config.data.validation = 20
     config.batch_size, config.steps, config.steps_per_dispatch = 8, 2, 1
     config.log_every, config.eval_every = 1, 2
+    if config.rule is not None and "period" in config.rule:
+        config.rule.period = 1
     data_dir = cifar_directory if config.data.name == "cifar10" else idx_directory()
 
     result = train(config, tmp_path / "run", data_dir, console=_console())
@@ -222,7 +224,8 @@ def test_how_steps_are_dispatched_changes_no_line(tmp_path, tiny, whole):
     tiny.steps_per_dispatch = 1
     result = train(tiny, tmp_path / "one", console=_console())
     for one, many in zip(result.history, whole.history, strict=True):
-        assert one == pytest.approx(many, rel=1e-5)
+        assert one["loss"] == pytest.approx(many.pop("loss"), rel=1e-5)
+        assert one | many == one
 
 
 def test_the_last_dispatch_may_be_shorter(tmp_path, tiny):
@@ -250,6 +253,6 @@ def test_batch_statistics_are_trained_and_saved(tmp_path, cifar_directory, tiny)
     train(tiny, tmp_path / "run", cifar_directory, stop=_stop_after(1), console=_console())
     result = train(tiny, tmp_path / "run", cifar_directory, console=_console())
     _assert_same(result, tmp_path / "run", whole, tmp_path / "whole")
-    before = init(prepare(tiny, cifar_directory)).batch_stats
-    changed = jax.tree.map(lambda a, b: not np.array_equal(a, b), before, result.state.batch_stats)
-    assert all(jax.tree.leaves(changed))
+    stats = jax.tree.leaves(result.state.batch_stats)
+    assert stats
+    assert not any(np.all(leaf == 0) or np.all(leaf == 1) for leaf in stats)  # as they begin
