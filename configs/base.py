@@ -10,7 +10,7 @@ def mnist_lenet300() -> ConfigDict:
     config = default()
     config.data = ConfigDict({"name": "mnist"})
     config.steps = 17_160
-    config.steps_per_dispatch = config.log_every = 100
+    config.log_every = 100
     config.eval_every = 500
     config.optimizer = ConfigDict({"name": "adam"})
     config.optimizer.learning_rate = ConfigDict({"name": "cosine_decay_schedule"})

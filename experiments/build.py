@@ -1,5 +1,4 @@
-"""From a configuration to objects: a name is looked up in a public module, the other keys are its
-arguments.
+"""From a configuration to objects: a name of a public module, and its arguments.
 
 There is no registry: what a module exports can be named. ``{"name": "rigl", "sparsity": 0.9}`` in
 the place of a rule becomes ``sparsejax.rigl(sparsity=0.9)``, and a bare string is a name

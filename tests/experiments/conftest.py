@@ -60,6 +60,5 @@ def tiny() -> ConfigDict:
     config = default()
     config.model.widths = ()
     config.rule = ConfigDict({"name": "rigl", "sparsity": 0.8, "period": 3, "end": 9})
-    config.batch_size, config.steps, config.steps_per_dispatch = 32, 12, 2
-    config.log_every, config.eval_every = 2, 4
+    config.batch_size, config.steps, config.log_every, config.eval_every = 32, 12, 2, 4
     return config

@@ -89,7 +89,7 @@ def _set(config: ConfigDict, path: str, value) -> None:
         ("seed", -1, r"config\.seed: -1 is impossible"),
         ("batch_size", 0, r"config\.batch_size: 0 is impossible; allowed: at least 1"),
         ("batch_size", 1301, r"config\.batch_size: 1301 .* at most the 1300 training examples"),
-        ("log_every", 30, r"config\.log_every: 30 .* multiple of config\.steps_per_dispatch, 20"),
+        ("steps_per_dispatch", 0, r"config\.steps_per_dispatch: 0 is impossible"),
         ("eval_every", 30, r"config\.eval_every: 30 .* a multiple of config\.log_every, 20"),
         ("weight_decay", -1e-4, r"config\.weight_decay: -0\.0001 is impossible"),
         ("optimizer.learning_rate", -1.0, r"config\.optimizer\.learning_rate: -1\.0 is impossible"),

@@ -28,7 +28,7 @@ from experiments.config import default
 def get_config():
     config = default()
     config.model.widths = (32,)
-    config.steps, config.steps_per_dispatch, config.log_every, config.eval_every = 400, 5, 5, 10
+    config.steps, config.log_every, config.eval_every = 400, 5, 10
     config.rule = ConfigDict({"name": "rigl", "sparsity": 0.9, "period": 7, "end": 300})
     return config
 """

@@ -64,8 +64,7 @@ def test_every_config_takes_two_steps(path, tmp_path, idx_directory, cifar_direc
     config = module.get_config()
     assert "python -m experiments.main --config configs/" + path.name in module.__doc__
     config.data.validation = 20
-    config.batch_size, config.steps, config.steps_per_dispatch = 8, 2, 1
-    config.log_every, config.eval_every = 1, 2
+    config.batch_size, config.steps, config.log_every, config.eval_every = 8, 2, 1, 2
     if config.rule is not None and "period" in config.rule:
         config.rule.period = 1
     data_dir = cifar_directory if config.data.name == "cifar10" else idx_directory()
@@ -124,7 +123,7 @@ def test_the_summary_counts_what_is_not_zero(whole):
 
 def test_the_first_step_is_that_of_a_plain_loop(tiny, tmp_path):
     """One step of the runner against the same step written out."""
-    tiny.steps = tiny.steps_per_dispatch = tiny.log_every = tiny.eval_every = 1
+    tiny.steps = tiny.log_every = tiny.eval_every = 1
     result = train(tiny, tmp_path, console=_console())
     experiment = prepare(tiny)
     state = init(experiment)
@@ -145,6 +144,15 @@ def test_the_first_step_is_that_of_a_plain_loop(tiny, tmp_path):
         expected,
     )
     assert result.history[0]["loss"] == pytest.approx(float(value), rel=1e-5)
+
+
+def test_only_straight_through_weights_begin_dense(tiny):
+    for rule, transform in (("static", "sparsify"), ("ste_magnitude", "chain")):
+        tiny.rule = ConfigDict({"name": rule, "sparsity": 0.8})
+        tiny.transform.name = transform
+        state = init(prepare(tiny))
+        kept = 128 if rule == "static" else 640
+        assert np.count_nonzero(state.params["Dense_0"]["kernel"]) == kept
 
 
 def test_seeds_change_weights_masks_and_batches(tiny, tmp_path):
@@ -247,8 +255,7 @@ def test_batch_statistics_are_trained_and_saved(tmp_path, cifar_directory, tiny)
     tiny.data = ConfigDict({"name": "cifar10", "validation": 20, "augment": True})
     tiny.model = ConfigDict({"name": "resnet20", "width": 2})
     tiny.rule = None
-    tiny.batch_size, tiny.steps, tiny.steps_per_dispatch = 8, 3, 1
-    tiny.log_every, tiny.eval_every = 1, 3
+    tiny.batch_size, tiny.steps, tiny.log_every, tiny.eval_every = 8, 3, 1, 3
     whole = train(tiny, tmp_path / "whole", cifar_directory, console=_console())
     train(tiny, tmp_path / "run", cifar_directory, stop=_stop_after(1), console=_console())
     result = train(tiny, tmp_path / "run", cifar_directory, console=_console())
