@@ -44,8 +44,8 @@ def default() -> ConfigDict:
     config.batch_size = 128
     # Optimizer steps of the whole run.
     config.steps = 600
-    # Most steps in one program, run by one dispatch to the device. Many save time on small networks;
-    # convolutions on a CPU want 1, since XLA compiles them well only outside of loops.
+    # Most steps in one program, run by one dispatch to the device. Many save time on small
+    # networks; convolutions on a CPU want 1: XLA compiles them well only outside of loops.
     config.steps_per_dispatch = 100
     # Steps in one training line of the metrics; a signal to stop is heeded after each.
     config.log_every = 20

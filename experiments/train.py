@@ -1,9 +1,9 @@
 """One training run: from a configuration and a working directory to a trained network on the disk.
 
 The run advances on a fixed grid of steps. One dispatch executes up to `config.steps_per_dispatch`
-steps on the device; every `config.log_every` steps metrics are written, and every `config.eval_every`
-steps the network is evaluated and saved. A run that was interrupted continues from a point of the
-same grid with the same programs, so that it ends with the same bits.
+steps on the device; every `config.log_every` steps metrics are written, and every
+`config.eval_every` steps the network is evaluated and saved. A run that was interrupted continues
+from a point of the same grid with the same programs, so that it ends with the same bits.
 """
 
 import functools

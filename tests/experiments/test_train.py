@@ -255,11 +255,10 @@ def test_batch_statistics_are_trained_and_saved(tmp_path, cifar_directory, tiny)
     tiny.data = ConfigDict({"name": "cifar10", "validation": 20, "augment": True})
     tiny.model = ConfigDict({"name": "resnet20", "width": 2})
     tiny.rule = None
-    tiny.batch_size, tiny.steps, tiny.log_every, tiny.eval_every = 8, 3, 1, 3
-    whole = train(tiny, tmp_path / "whole", cifar_directory, console=_console())
-    train(tiny, tmp_path / "run", cifar_directory, stop=_stop_after(1), console=_console())
-    result = train(tiny, tmp_path / "run", cifar_directory, console=_console())
-    _assert_same(result, tmp_path / "run", whole, tmp_path / "whole")
-    stats = jax.tree.leaves(result.state.batch_stats)
+    tiny.batch_size, tiny.steps, tiny.log_every, tiny.eval_every = 8, 2, 1, 2
+    trained = train(tiny, tmp_path, cifar_directory, console=_console())
+    stats = jax.tree.leaves(trained.state.batch_stats)
     assert stats
     assert not any(np.all(leaf == 0) or np.all(leaf == 1) for leaf in stats)  # as they begin
+    restored = train(tiny, tmp_path, cifar_directory, console=_console())
+    assert digest(restored.state) == digest(trained.state)
