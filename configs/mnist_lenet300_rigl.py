@@ -15,4 +15,5 @@ def get_config() -> ConfigDict:
     config = mnist_lenet300()
     config.rule = ConfigDict({"name": "rigl", "sparsity": 0.9, "period": 100})
     config.rule.end = config.get_ref("steps") * 3 // 4
+    config.transform.replace_step = True
     return config

@@ -23,6 +23,7 @@ from experiments import data, models
 from experiments.config import check_limits
 from experiments.errors import UserError
 from sparsejax import algorithms, distributions, schedules, scores, structures
+from sparsejax.algorithms import straight_through
 from sparsejax.typing import Structure, When
 
 
@@ -81,8 +82,8 @@ RULE = Role(
     }
 )
 TRANSFORM = Role({"sparsify": sparsejax.sparsify, "chain": optax.chain}, given=2)
-# The rules that follow the optimizer in a chain, since their weights stay dense behind the masks.
-CHAINED = {"ste_magnitude", "ste_random"}
+# These follow the optimizer in a chain, since their weights stay dense behind the masks.
+CHAINED = _functions(straight_through, optax.GradientTransformationExtraArgs)
 _AMOUNT = Role(_functions(optax, optax.Schedule) | _functions(schedules, optax.Schedule))
 _DISTRIBUTION = Role(_with_first("leaves", _functions(distributions)), called=False, given=2)
 # The arguments that are objects, by their name.

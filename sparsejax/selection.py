@@ -9,7 +9,7 @@ Ties at the threshold go to the lowest (row-major) index, found by bisection as 
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,7 @@ def top_k_mask(
     *,
     axes: Sequence[int] | None = None,
     first: jax.Array | None = None,
+    near: jax.Array | None = None,
 ) -> jax.Array:
     """Marks the k largest entries along `axes`, exactly k of them.
 
@@ -39,6 +40,8 @@ def top_k_mask(
       axes: The axes that make up a row, to be ranked together; None for all of them.
       first: Bool array that broadcasts to `scores`: entries that rank before all others, whatever
         their scores.
+      near: Bool array of the shape of `scores`: a mask that is probably close to the answer, such
+        as that of scores before they changed a little. It only saves time.
 
     Returns:
       A bool array of the shape of `scores`.
@@ -60,25 +63,29 @@ def top_k_mask(
     # A narrow type must not wrap around at the length, nor a Python number at 32 bits.
     k = min(k, length) if isinstance(k, int) else jnp.maximum(k, 0)
     k = jnp.minimum(jnp.asarray(k, jnp.uint32), length)
-    return _top_k_mask(scores, k, axes, first)
+    return _top_k_mask(scores, k, axes, first, near)
 
 
 # Compiled as a whole: called outside of a program, a loop would be compiled anew each time.
 @functools.partial(jax.jit, static_argnames="axes")
 def _top_k_mask(
-    scores: jax.Array, k: jax.Array, axes: tuple[int, ...], first: jax.Array | None
+    scores: jax.Array,
+    k: jax.Array,
+    axes: tuple[int, ...],
+    first: jax.Array | None,
+    near: jax.Array | None,
 ) -> jax.Array:
     keys = sort_keys(scores)
     k = jnp.broadcast_to(k, [1 if a in axes else n for a, n in enumerate(scores.shape)])
     if first is None:
-        return _top(keys, k, axes)
+        return _top(keys, k, axes, near)
     first = jnp.broadcast_to(first, scores.shape)
     available = count(first, axes)
     # One search serves both cases: either it picks among the first, or all of them are in and it
     # picks among the others.
     among_first = k <= available
     keys = jnp.where(first == among_first, keys, 0)
-    chosen = _top(keys, k - jnp.where(among_first, 0, available), axes)
+    chosen = _top(keys, k - jnp.where(among_first, 0, available), axes, near)
     return chosen | (first & ~among_first)
 
 
@@ -95,17 +102,7 @@ def count(hits: jax.Array, axes: Sequence[int]) -> jax.Array:
     >>> count(jnp.array([[True, False], [True, True]]), (1,)).tolist()
     [[1], [2]]
     """
-    # XLA's CPU backend fuses and vectorizes a short reduction and makes several slow passes of a
-    # long one, ten times slower in all; so a few neighbours are summed first, in bytes.
-    axis, width = _first_stage(hits.shape, axes)
-    if width > 1:
-        shape = list(hits.shape)
-        if width == shape[axis]:
-            hits = jnp.sum(hits, axis=axis, keepdims=True, dtype=jnp.int8)
-        else:
-            shape[axis : axis + 1] = [shape[axis] // width, width]
-            hits = jnp.sum(hits.reshape(shape), axis=axis + 1, dtype=jnp.int8)
-    return jnp.sum(hits, axis=tuple(axes), keepdims=True, dtype=jnp.uint32)
+    return _reduce(jnp.sum, hits, axes, jnp.int8, jnp.uint32)
 
 
 def pooled_counts(
@@ -176,7 +173,7 @@ def sort_keys(scores: jax.Array) -> jax.Array:
     return jnp.minimum(scores, jnp.uint32(2**32 - 3)) + 1
 
 
-def _top(keys: jax.Array, k: jax.Array, axes: tuple[int, ...]) -> jax.Array:
+def _top(keys: jax.Array, k: jax.Array, axes: tuple[int, ...], near: jax.Array | None) -> jax.Array:
     """The mask of the k largest keys of each row; keys of 0 are never chosen."""
     long = [a for a in axes if keys.shape[a] > 1]
     if len(long) == 1 and keys.shape[long[0]] <= _SHORT_ROW:
@@ -185,36 +182,51 @@ def _top(keys: jax.Array, k: jax.Array, axes: tuple[int, ...]) -> jax.Array:
     # From here on all numbers of a row lie on the devices on which the row does.
     k = jnp.minimum(k, available)
     one = jnp.ones_like(k, keys.dtype)
-    low, at_low, at_high = _search(
-        lambda t: count(keys >= t, axes), k, one, available, ~(one - one)
-    )
+    bracket = _Bracket(one, available, ~(one - one), jnp.zeros_like(available))
+    if near is not None:
+        bracket = _narrow(bracket, keys, k, axes, near)
+    bracket = _search(lambda t: count(keys >= t, axes), k, bracket)
+    low, exact = bracket.low, bracket.at_low == k
     # Where the threshold falls between two values, all entries from `low` on are the answer.
     # Elsewhere `low` is the k-th largest value itself, and the first of the entries that share it
     # fill up.
-    exact = at_low == k
 
     def fill_up() -> jax.Array:
         length = math.prod(keys.shape[a] for a in axes)
         order = jnp.where(keys == low, length - _index(keys.shape, axes), 0)
-        tied = jnp.where(exact, at_low, at_low - at_high)
-        wanted = jnp.where(exact, tied, k - at_high)
+        tied = jnp.where(exact, bracket.at_low, bracket.at_low - bracket.at_high)
+        wanted = jnp.where(exact, tied, k - bracket.at_high)
         one = jnp.ones_like(k)
-        last, _, _ = _search(
-            lambda t: count(order >= t, axes), wanted, one, tied, one * jnp.uint32(length + 1)
-        )
+        ties = _Bracket(one, tied, one * jnp.uint32(length + 1), jnp.zeros_like(k))
+        last = _search(lambda t: count(order >= t, axes), wanted, ties).low
         return (keys > low) | (order >= last)
 
     chosen = jax.lax.cond(jnp.all(exact), lambda: keys >= low, fill_up)
     return chosen & (k > 0)
 
 
+def _narrow(
+    bracket: "_Bracket", keys: jax.Array, k: jax.Array, axes: tuple[int, ...], near: jax.Array
+) -> "_Bracket":
+    """A bracket from a mask of k entries: their smallest key, and the largest key of the others."""
+    fits = count(near, axes) == k
+    smallest = _reduce(jnp.min, jnp.where(near, keys, bracket.high), axes)
+    largest = _reduce(jnp.max, jnp.where(near, 0, keys), axes)
+    low = jnp.where(fits, smallest, bracket.low)
+    high = jnp.where(fits, largest + 1, bracket.high)
+    at_low, at_high = count(keys >= low, axes), count(keys >= high, axes)
+    unchanged = at_high == k
+    return _Bracket(
+        jnp.where(unchanged, high, low), jnp.where(unchanged, at_high, at_low), high, at_high
+    )
+
+
 def _pooled(keys: list[jax.Array], k: jax.Array) -> list[jax.Array]:
     one = jnp.ones((), keys[0].dtype)
     available = _sum(_totals([x > 0 for x in keys]))
     k = jnp.minimum(k, available)
-    low, _, _ = _search(
-        lambda t: _sum(_totals([x >= t for x in keys])), k, one, available, ~(one - one)
-    )
+    bracket = _Bracket(one, available, ~(one - one), jnp.zeros_like(available))
+    low = _search(lambda t: _sum(_totals([x >= t for x in keys])), k, bracket).low
     above = _totals([x > low for x in keys])
     left = k - _sum(above)
     shares = []
@@ -233,42 +245,45 @@ def _sum(numbers: Sequence[jax.Array]) -> jax.Array:
     return jnp.sum(jnp.stack(numbers), dtype=jnp.uint32)
 
 
+class _Bracket(NamedTuple):
+    """Two thresholds of each row, and the counts from them on: at least k, and at most k."""
+
+    low: jax.Array
+    at_low: jax.Array
+    high: jax.Array
+    at_high: jax.Array
+
+
 def _search(
-    count_from: Callable[[jax.Array], jax.Array],
-    k: jax.Array,
-    low: jax.Array,
-    at_low: jax.Array,
-    high: jax.Array,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Bisects for the largest threshold from which on there are still k entries.
+    count_from: Callable[[jax.Array], jax.Array], k: jax.Array, bracket: _Bracket
+) -> _Bracket:
+    """Searches for the largest threshold from which on there are still k entries, for each row.
 
-    Ends as soon as exactly k entries are found. `count_from(low)` is at least k and
-    `count_from(high)` is taken to be 0, before and after, for each row.
-
-    Returns:
-      A threshold, the count from it on, and the count above it (which means nothing where the count
-      from the threshold on is k already).
+    Ends where exactly k entries are found, or where the thresholds are neighbours; `at_high` is
+    below k then.
     """
 
     def unfinished(carry: Any) -> jax.Array:
-        low, at_low, high, _ = carry
+        (low, at_low, high, _), _ = carry
         return jnp.any((at_low != k) & (high - low > 1))
 
-    def halve(carry: Any) -> Any:
-        low, at_low, high, at_high = carry
-        middle = low + (high - low) // 2
+    def step(carry: Any) -> Any:
+        (low, at_low, high, at_high), straight = carry
+        width = high - low
+        # Where the entries were spread evenly between the thresholds, the right one would be here.
+        # Halving takes its turn whenever that did worse than halving would have.
+        share = (at_low - k).astype(jnp.float32) / jnp.maximum(at_low - at_high, 1)
+        guess = (share * width.astype(jnp.float32)).astype(width.dtype)
+        guess = jnp.clip(guess, 1, jnp.maximum(width, 2) - 1)
+        middle = low + jnp.where(straight, guess, width // 2)
         at_middle = count_from(middle)
         enough = at_middle >= k
-        return (
-            jnp.where(enough, middle, low),
-            jnp.where(enough, at_middle, at_low),
-            jnp.where(enough, high, middle),
-            jnp.where(enough, at_high, at_middle),
-        )
+        low, at_low = jnp.where(enough, middle, low), jnp.where(enough, at_middle, at_low)
+        high, at_high = jnp.where(enough, high, middle), jnp.where(enough, at_high, at_middle)
+        straight = ~straight | (high - low <= width // 2)
+        return _Bracket(low, at_low, high, at_high), straight
 
-    carry = (low, at_low, high, jnp.zeros_like(at_low))
-    low, at_low, _, at_high = jax.lax.while_loop(unfinished, halve, carry)
-    return low, at_low, at_high
+    return jax.lax.while_loop(unfinished, step, (bracket, jnp.zeros_like(k, bool)))[0]
 
 
 def _rank(keys: jax.Array, axis: int) -> jax.Array:
@@ -288,6 +303,28 @@ def _index(shape: Sequence[int], axes: Sequence[int]) -> jax.Array:
         iota = jax.lax.broadcasted_iota(jnp.uint32, shape, axis)
         index, stride = index + iota * jnp.uint32(stride), stride * shape[axis]
     return index
+
+
+def _reduce(
+    reduce: Callable[..., jax.Array],
+    x: jax.Array,
+    axes: Sequence[int],
+    part: Any = None,
+    whole: Any = None,
+) -> jax.Array:
+    """A reduction along axes that are kept, in the dtypes of a part and of the whole for sums."""
+    # XLA's CPU backend fuses and vectorizes a short reduction and makes several slow passes of a
+    # long one, ten times slower in all; so a few neighbours come first, sums of them in bytes.
+    axis, width = _first_stage(x.shape, axes)
+    of_part, of_whole = ({} if t is None else {"dtype": t} for t in (part, whole))
+    if width > 1:
+        shape = list(x.shape)
+        if width == shape[axis]:
+            x = reduce(x, axis=axis, keepdims=True, **of_part)
+        else:
+            shape[axis : axis + 1] = [shape[axis] // width, width]
+            x = reduce(x.reshape(shape), axis=axis + 1, **of_part)
+    return reduce(x, axis=tuple(axes), keepdims=True, **of_whole)
 
 
 def _first_stage(shape: Sequence[int], axes: Sequence[int]) -> tuple[int, int]:

@@ -20,6 +20,7 @@ def masks_from_scores(
     structure: Structure | None = None,
     prunable: Prunable = mask_trees.default_prunable,
     first: Masks | None = None,
+    near: Masks | None = None,
 ) -> Masks:
     """Returns the masks that keep the best scores at a given sparsity.
 
@@ -34,6 +35,7 @@ def masks_from_scores(
       structure: What competes with what; None for unstructured.
       prunable: `(path, leaf) -> bool`, asked about the leaves of `params`.
       first: Masks of entries that rank before all others, or None for no preference.
+      near: Masks that are probably close to the answer, or None. They only save time.
 
     Returns:
       A mask tree.
@@ -50,23 +52,25 @@ def masks_from_scores(
     structure = structures.unstructured() if structure is None else structure
     rounding.check_fraction("sparsity", sparsity)
     names = prunable_paths(params, structure, prunable)
-    preferred = (
-        [None] * len(names)
-        if first is None
-        else _pick(params, mask_trees.spread(first, params), names)
-    )
     leaves, rows = [], []
-    for name, score, ahead in zip(names, _pick(params, scores, names), preferred, strict=True):
+    for name, score, ahead, close in zip(
+        names,
+        _pick(params, scores, names),
+        _pick(params, first, names),
+        _pick(params, near, names),
+        strict=True,
+    ):
         grouped = structure.group(score)
         leaves.append(Leaf(name, score.shape, structure.expand(grouped, score.shape), ahead))
-        rows.append((grouped, None if ahead is None else structure.group(ahead).astype(bool)))
+        flags = [None if x is None else structure.group(x).astype(bool) for x in (ahead, close)]
+        rows.append((grouped, flags))
     kept = distribution(leaves, 1 - sparsity)
     chosen = {}
-    for leaf, (grouped, ahead), n in zip(leaves, rows, kept, strict=True):
+    for leaf, (grouped, (ahead, close)), n in zip(leaves, rows, kept, strict=True):
         axes = structure.axes(grouped.ndim)
         k = _units_to_keep(structure, leaf, n, math.prod(grouped.shape[a] for a in axes))
-        mask = selection.top_k_mask(grouped, k, axes=axes, first=ahead)
-        chosen[leaf.path] = structure.expand(mask, leaf.shape)
+        best = selection.top_k_mask(grouped, k, axes=axes, first=ahead, near=close)
+        chosen[leaf.path] = structure.expand(best, leaf.shape)
     return jax.tree_util.tree_map_with_path(
         lambda path, _: chosen.get(mask_trees.path_name(path), jnp.array(True)), params
     )
@@ -170,11 +174,12 @@ def prunable_paths(params: Params, structure: Structure, prunable: Prunable) -> 
     return paths
 
 
-def _pick(params: Params, tree: Any, names: list[str]) -> list[jax.Array]:
-    """The leaves of `tree` that belong to the named parameters."""
+def _pick(params: Params, tree: Any, names: list[str]) -> list[Any]:
+    """The leaves of `tree` that belong to the named parameters; Nones if there is no tree."""
+    if tree is None:
+        return [None] * len(names)
     paths = [mask_trees.path_name(p) for p, _ in jax.tree_util.tree_leaves_with_path(params)]
-    leaves = jax.tree.leaves(jax.tree.map(lambda _, x: x, params, tree))
-    by_path = dict(zip(paths, leaves, strict=True))
+    by_path = dict(zip(paths, jax.tree.leaves(mask_trees.spread(tree, params)), strict=True))
     return [by_path[name] for name in names]
 
 

@@ -47,7 +47,7 @@ def ste_magnitude(
     >>> params["w"].tolist(), sparsejax.forward_params(params, state)["w"].tolist()
     ([[5.0, 2.0]], [[5.0, 0.0]])
     """
-    return _ste(scores.magnitude, sparsity, when, distribution, structure, prunable, 0)
+    return _ste(scores.magnitude, True, sparsity, when, distribution, structure, prunable, 0)
 
 
 def ste_random(
@@ -86,11 +86,12 @@ def ste_random(
     >>> int(sparsejax.forward_params(params, tx.init(params))["w"].sum())
     4
     """
-    return _ste(scores.random, sparsity, when, distribution, structure, prunable, seed)
+    return _ste(scores.random, False, sparsity, when, distribution, structure, prunable, seed)
 
 
 def _ste(
     score: Score,
+    drifts: bool,
     sparsity: Amount,
     when: When | None,
     distribution: Distribution,
@@ -100,7 +101,9 @@ def _ste(
 ) -> optax.GradientTransformationExtraArgs:
     rounding.check_fraction("sparsity", sparsity)
 
-    def select(params: Params, key: jax.Array, step: int | jax.Array) -> Masks:
+    def select(
+        params: Params, key: jax.Array, step: int | jax.Array, near: Masks | None = None
+    ) -> Masks:
         return topology.masks_from_scores(
             params,
             score(params, params, key),
@@ -108,13 +111,15 @@ def _ste(
             distribution=distribution,
             structure=structure,
             prunable=prunable,
+            near=near,
         )
 
     def move_masks(
         old: Masks, params: Params, updates: Params, key: jax.Array, step: jax.Array
     ) -> Masks:
-        del old
-        return select(optax.apply_updates(params, updates), key, step + 1)
+        # Scores that change little by little leave the masks almost as they were.
+        near = old if drifts else None
+        return select(optax.apply_updates(params, updates), key, step + 1, near)
 
     return transforms.mask_rule(
         lambda params, key: select(params, key, 0), move_masks, when or schedules.every(1), seed
