@@ -39,10 +39,12 @@ class SparsifyState(NamedTuple):
     Attributes:
       mask_state: The state of the mask rule.
       inner_state: The state of the optimizer.
+      support: The masks of the last update, by which new ones are told from old ones.
     """
 
     mask_state: Any
     inner_state: Any
+    support: Masks
 
 
 def mask_rule(
@@ -86,7 +88,7 @@ def mask_rule(
         # Every step has a key of its own, whether or not it is used: the masks are a function of
         # the seed and the step alone. 0 is the key of the first masks.
         key = jax.random.fold_in(state.key, state.count + 1)
-        masks = _where_moved(
+        masks = _where(
             moved, lambda masks: move_masks(masks, params, updates, key, state.count), state.masks
         )
         count = optax.safe_increment(state.count)
@@ -95,10 +97,9 @@ def mask_rule(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _where_moved(moved: jax.Array, move: Callable[[Masks], Masks], masks: Masks) -> Masks:
-    """`move(masks)` if the masks are to move, else the masks."""
-    # A loop of at most one turn leaves the masks in place, where lax.cond would copy them at every
-    # step.
+def _where(moved: jax.Array, move: Callable[[Masks], Masks], masks: Masks) -> Masks:
+    """`move(masks)` where the masks move, else the masks."""
+    # A loop of at most one turn leaves them in place, where lax.cond would copy them at every step.
     return jax.lax.while_loop(
         lambda carry: carry[0],
         lambda carry: (jnp.zeros_like(carry[0]), move(carry[1])),
@@ -299,7 +300,7 @@ def sparsify(
         params = mask_trees.apply_masks(params, masks)
         inner_state = inner.init(params)
         _slot_masks(inner, inner_state, params, masks)  # refuses what it cannot reset
-        return SparsifyState(mask_state, inner_state)
+        return SparsifyState(mask_state, inner_state, jax.tree.map(jnp.copy, masks))
 
     def update(
         updates: Params, state: SparsifyState, params: Params | None = None, **extra: Any
@@ -308,7 +309,8 @@ def sparsify(
             raise ValueError("sparsify needs the parameters: call update(grads, state, params)")
         _, mask_state = rule.update(updates, state.mask_state, params, **extra)
         masks = masks_of(mask_state, params)
-        stays = jax.tree.map(jnp.logical_and, masks, masks_of(state.mask_state, params))
+        moved = jnp.stack(mask_trees.find_in_state(mask_state, "moved")).any()
+        stays = _where(moved, lambda old: jax.tree.map(jnp.logical_and, old, masks), state.support)
         # Regrown weights start at 0, so the parameters are cut to what was and stays on the mask.
         start = mask_trees.apply_masks(params, stays)
         inner_state = _reset_slots(inner, state.inner_state, start, stays)
@@ -321,7 +323,7 @@ def sparsify(
             return optax.tree.zeros_like(jax.eval_shape(step, inner_state)[0]), inner_state
 
         if replace_step:
-            steps, inner_state = jax.lax.cond(mask_state.moved, no_step, step, inner_state)
+            steps, inner_state = jax.lax.cond(moved, no_step, step, inner_state)
         else:
             steps, inner_state = step(inner_state)
 
@@ -329,7 +331,8 @@ def sparsify(
             return jnp.where(stay, u, jnp.where(mask, u - p, -p))
 
         totals = jax.tree.map(total, steps, params, masks, stays)
-        return totals, SparsifyState(mask_state, inner_state)
+        support = _where(moved, lambda _: masks, stays)
+        return totals, SparsifyState(mask_state, inner_state, support)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
