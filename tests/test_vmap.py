@@ -1,32 +1,27 @@
 """Many runs at once: vmap over seeds and sparsities is the separate runs, compiled once."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from numpy.testing import assert_allclose, assert_array_equal
 
 import sparsejax
 from sparsejax.structures import constant_fan_in
 
 STEPS = 5
-SEEDS = jnp.array([0, 1, 2, 7], jnp.uint32)
-SPARSITIES = jnp.array([0.5, 0.75, 0.9, 0.313], jnp.float32)
-# The traced learning rate and drop fraction of each run.
-RATES = jnp.array([0.01, 0.03, 0.01, 0.003], jnp.float32)
-DROPS = jnp.array([0.3, 0.1, 0.5, 0.7], jnp.float32)
+# A grid of runs: each seed has its learning rate and each sparsity its drop fraction, all traced.
+SEEDS, RATES = jnp.array([1, 7], jnp.uint32), jnp.array([0.01, 0.003], jnp.float32)
+SPARSITIES, DROPS = jnp.array([0.9, 0.313], jnp.float32), jnp.array([0.3, 0.7], jnp.float32)
 
 METHODS = {
     "static": lambda seed, sparsity, drop: sparsejax.static(
         sparsity, seed=seed, distribution=sparsejax.erk
     ),
     "set": lambda seed, sparsity, drop: sparsejax.set_(
-        sparsity, seed=seed, period=2, drop_fraction=drop
-    ),
-    "rigl": lambda seed, sparsity, drop: sparsejax.rigl(
-        sparsity, seed=seed, period=2, end=4, drop_fraction=drop
-    ),
-    "rigl, fan-in": lambda seed, sparsity, drop: sparsejax.rigl(
         sparsity,
         seed=seed,
         period=2,
@@ -34,10 +29,10 @@ METHODS = {
         distribution=sparsejax.uniform,
         structure=constant_fan_in(),
     ),
-    "gmp": lambda seed, sparsity, drop: sparsejax.gmp(
-        sparsity, begin=1, end=4, period=2, seed=seed
+    "rigl": lambda seed, sparsity, drop: sparsejax.rigl(
+        sparsity, seed=seed, period=2, end=4, drop_fraction=drop
     ),
-    "gmp, global": lambda seed, sparsity, drop: sparsejax.gmp(
+    "gmp": lambda seed, sparsity, drop: sparsejax.gmp(
         sparsity, begin=1, end=4, period=2, distribution=sparsejax.global_
     ),
     "ste": lambda seed, sparsity, drop: sparsejax.ste_magnitude(sparsity),
@@ -86,51 +81,31 @@ def run_of(name, traces):
     return run
 
 
-def assert_equal_runs(several, single, i):
-    params, masks = jax.tree.map(lambda x: x[i], several)
-    jax.tree.map(np.testing.assert_array_equal, masks, single[1])
-    # A product over many runs sums in another order than that of one.
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), params, single[0]
-    )
-    # Zeros are exact in both.
-    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a == 0, b == 0), params, single[0])
-
-
 @pytest.mark.parametrize("name", METHODS)
-def test_runs_at_once_equal_separate_runs(name):
+def test_a_grid_of_runs_equals_separate_runs_and_is_traced_once(name):
     traces = []
     run = run_of(name, traces)
-    hyperparameters = (SEEDS, SPARSITIES, RATES, DROPS)
-    several = jax.jit(jax.vmap(run))(*hyperparameters)
+    over_seeds = jax.vmap(run, (0, None, 0, None))
+    grid = jax.jit(jax.vmap(over_seeds, (None, 0, None, 0)))
+    params, masks = grid(SEEDS, SPARSITIES, RATES, DROPS)
     assert len(traces) == 1
     alone = jax.jit(run)
-    for i, one in enumerate(zip(*hyperparameters, strict=True)):
-        assert_equal_runs(several, alone(*one), i)
+    for i, j in np.ndindex(2, 2):
+        single_params, single_masks = alone(SEEDS[j], SPARSITIES[i], RATES[j], DROPS[i])
+        here, masks_here = jax.tree.map(lambda x, i=i, j=j: x[i, j], (params, masks))
+        jax.tree.map(assert_array_equal, masks_here, single_masks)
+        # A product over several runs sums in another order than that of one; zeros are exact.
+        jax.tree.map(functools.partial(assert_allclose, rtol=1e-4, atol=1e-5), here, single_params)
+        zeros, single_zeros = (jax.tree.map(lambda p: p == 0, p) for p in (here, single_params))
+        jax.tree.map(assert_array_equal, zeros, single_zeros)
     assert len(traces) == 2
 
 
-def test_a_grid_of_seeds_and_sparsities_is_two_vmaps_and_one_trace():
-    traces = []
-    run = run_of("rigl", traces)
-    over_seeds = jax.vmap(run, (0, None, None, None))
-    grid = jax.jit(jax.vmap(over_seeds, (None, 0, None, None)))
-    _, masks = grid(SEEDS[:3], SPARSITIES[:2], 0.01, 0.3)
-    assert len(traces) == 1
-    kernels = masks["hidden"]["kernel"], masks["out"]["kernel"]
-    kept = sum(np.asarray(m).sum((-1, -2)) for m in kernels)
-    assert kept.shape == (2, 3, STEPS)
-    assert (kept[0] == 84).all()  # half of 10 × 12 + 12 × 4 entries
-    assert (kept[1] == 42).all()  # a quarter
-    first = np.asarray(kernels[0])[0, :, 0]
-    assert (first[0] != first[1]).any()
-    assert (first[1] != first[2]).any()
-
-
-@pytest.mark.parametrize(("name", "sparsity"), [("rigl", 0.9), ("gmp", 0.313)])
-def test_a_traced_sparsity_gives_the_counts_of_a_python_number(name, sparsity):
-    def counts(sparsity):
-        _, masks = run_of(name, [])(3, sparsity, 0.01, 0.3)
-        return jax.tree.map(lambda m: np.asarray(m).sum(tuple(range(1, m.ndim))).tolist(), masks)
-
-    assert counts(sparsity) == counts(jnp.float32(sparsity))
+@pytest.mark.parametrize(("name", "differ"), [("static", True), ("ste", False)])
+def test_a_seed_changes_what_is_random_and_nothing_else(name, differ):
+    params = {"w": jnp.arange(1.0, 201.0).reshape(20, 10)}
+    masks = jax.jit(
+        jax.vmap(lambda seed: sparsejax.get_masks(METHODS[name](seed, 0.9, 0.3).init(params)))
+    )(jnp.arange(3))["w"]
+    assert (np.asarray(masks).sum((1, 2)) == 20).all()
+    assert bool((masks[0] != masks[1]).any() and (masks[1] != masks[2]).any()) == differ
