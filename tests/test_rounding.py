@@ -63,12 +63,12 @@ def test_other_fractions_on_the_device_are_exact_binary_ones(size, numerator):
         assert int(on_device(jnp.uint32(size), x)) == wanted
 
 
-@given(st.integers(0, 10**15), st.floats(0, 1))
-def test_fractions_of_the_host_keep_their_full_precision_at_any_size(size, fraction):
-    decimal = round(fraction * 10**6)
-    if abs(Fraction(fraction) * 10**6 - decimal) > Fraction(1, 10**6):
-        assert portion(size, fraction) == round(size * Fraction(fraction))
-    assert portion(size, decimal / 10**6) == exact(size, decimal)
+@given(st.integers(10**12, 10**15), st.integers(0, 2**53), MILLIONTHS)
+def test_fractions_of_the_host_keep_their_full_precision_at_any_size(size, numerator, millionths):
+    fraction = numerator / 2**53
+    if abs(fraction * 10**6 - round(fraction * 10**6)) > 1e-6:
+        assert portion(size, fraction) == round(size * Fraction(numerator, 2**53))
+    assert portion(size, millionths / 10**6) == exact(size, millionths)
 
 
 def test_halves_are_rounded_to_even():

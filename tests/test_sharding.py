@@ -137,15 +137,15 @@ RULES = {
     "rigl": sparsejax.rigl(0.8, period=1),
     "global gmp": sparsejax.gmp(0.8, begin=0, end=2, period=1, distribution=sparsejax.global_),
     "fan-in set": sparsejax.set_(0.8, period=1, structure=constant_fan_in(), **UNIFORM),
-    "2:4 rigl": sparsejax.rigl(0.5, period=1, structure=nm(2, 4), **UNIFORM),
+    "2:4 gmp": sparsejax.gmp(0.5, begin=0, end=2, period=1, structure=nm(2, 4)),
 }
 CASES = [
     ("rigl", BY_INPUTS, AUTO),
     ("rigl", BY_BOTH, EXPLICIT),
-    ("global gmp", BY_BOTH, AUTO),
+    ("global gmp", BY_BOTH, EXPLICIT),
     ("fan-in set", BY_OUTPUTS, EXPLICIT),
     # Groups of 4 along the inputs, which are whole on each device where the outputs are split.
-    ("2:4 rigl", BY_OUTPUTS, AUTO),
+    ("2:4 gmp", BY_OUTPUTS, EXPLICIT),
 ]
 
 
