@@ -2,7 +2,9 @@
 
     python -m experiments.main --config configs/mnist_lenet300_snip.py --workdir runs/snip
 
-Time: not measured yet. Result: not measured yet.
+Time: about half a minute on two CPU cores. Result: test accuracy 98.19 ± 0.08 %
+(mean and standard deviation of the seeds 0, 1, 2: 98.27, 98.11, 98.18), 27,030 of 266,610
+parameters kept.
 """
 
 from ml_collections import ConfigDict

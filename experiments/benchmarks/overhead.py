@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from absl import app, flags
+from absl import app, flags, logging
 from rich.console import Console
 from rich.table import Table
 
@@ -141,6 +141,7 @@ def measure(setting: Setting, rounds: int) -> Table:
 
 def main(argv: list[str]) -> None:
     del argv
+    logging.set_verbosity(logging.WARNING)
     for name in flags.FLAGS.models:
         table = measure(SETTINGS[name], flags.FLAGS.rounds)
         table.title = f"{name}, batch {SETTINGS[name].images[0]}, {SPARSITY:.0%} sparse"

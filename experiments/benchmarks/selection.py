@@ -13,7 +13,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 from rich.console import Console
 from rich.table import Table
 
@@ -32,6 +32,7 @@ def scores(kind: str, size: int) -> jax.Array:
 
 def main(argv: list[str]) -> None:
     del argv
+    logging.set_verbosity(logging.WARNING)
     table = Table("scores", "entries", "top_k_mask", "argsort", "lax.top_k", "np.partition")
     for size in (int(float(millions) * 1e6) for millions in flags.FLAGS.sizes):
         for kind in ("weights", "pruned weights"):
