@@ -309,7 +309,9 @@ def sparsify(
             raise ValueError("sparsify needs the parameters: call update(grads, state, params)")
         _, mask_state = rule.update(updates, state.mask_state, params, **extra)
         masks = masks_of(mask_state, params)
-        moved = jnp.stack(mask_trees.find_in_state(mask_state, "moved")).any()
+        # A rule that does not say whether its masks moved is taken to move them at every step.
+        moves = mask_trees.find_in_state(mask_state, "moved") or [jnp.ones((), bool)]
+        moved = jnp.stack(moves).any()
         stays = _where(moved, lambda old: jax.tree.map(jnp.logical_and, old, masks), state.support)
         # Regrown weights start at 0, so the parameters are cut to what was and stays on the mask.
         start = mask_trees.apply_masks(params, stays)

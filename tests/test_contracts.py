@@ -1,6 +1,7 @@
 """What every method promises, with every optimizer, structure, wrapper and dtype."""
 
 import math
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -322,6 +323,29 @@ def test_the_table_has_every_algorithm():
         if getattr(sparsejax, name).__module__.startswith("sparsejax.algorithms.")
     }
     assert {name.rstrip("_") for name in public} == made
+
+
+def test_a_foreign_rule_needs_no_more_than_masks():
+    """A transformation with `masks` in its state is a rule, whatever else it keeps."""
+
+    class State(NamedTuple):
+        masks: Any
+
+    def update(updates, state, params=None):
+        return updates, State(jax.tree.map(jnp.logical_not, state.masks))
+
+    alternating = optax.GradientTransformation(
+        lambda params: State({"w": jnp.array([True, False])}), update
+    )
+    tx = sparsejax.sparsify(optax.sgd(0.1, momentum=0.9), alternating)
+    params = {"w": jnp.array([3.0, 0.0])}
+    state = tx.init(params)
+    for kept in (1, 0, 1):
+        updates, state = tx.update({"w": jnp.ones(2)}, state, params)
+        params = optax.apply_updates(params, updates)
+        assert float(params["w"][1 - kept]) == 0
+        # Each time the weight is a new one, at 0 and without momentum.
+        np.testing.assert_allclose(params["w"][kept], -0.1, rtol=1e-5)
 
 
 def test_a_rule_passes_updates_through_and_wants_parameters():
