@@ -31,9 +31,9 @@ class Role(NamedTuple):
     """Where the names for one kind of object come from.
 
     Attributes:
-        candidates: the functions that may be named.
-        called: whether the object is what the function returns, or the function itself.
-        given: how many leading arguments are not the configuration's: the caller passes them.
+      candidates: the functions that may be named.
+      called: whether the object is what the function returns, or the function itself.
+      given: how many leading arguments are not the configuration's: the caller passes them.
     """
 
     candidates: Mapping[str, Callable[..., Any]]
@@ -104,24 +104,24 @@ def make(spec: ConfigDict | str, role: Role, path: str, *given: Any, **defaults:
     """Builds the object that a sub-configuration describes.
 
     Args:
-        spec: a mapping with a ``name`` and arguments, or a name.
-        role: where the name is looked up.
-        path: the sub-configuration's path, for messages.
-        *given: the leading arguments, as many as the role says.
-        **defaults: arguments that the function gets, if it has them and `spec` does not.
+      spec: a mapping with a ``name`` and arguments, or a name.
+      role: where the name is looked up.
+      path: the sub-configuration's path, for messages.
+      *given: the leading arguments, as many as the role says.
+      **defaults: arguments that the function gets, if it has them and `spec` does not.
 
     Returns:
-        The object.
+      The object.
 
     Raises:
-        UserError: for a name or an argument that there is not, or a value that is impossible; the
-            message has the path and what is allowed.
+      UserError: for a name or an argument that there is not, or a value that is impossible; the
+        message has the path and what is allowed.
 
     Example:
-        >>> make(ConfigDict({"name": "lenet300", "width": 3}), MODEL, "config.model", classes=10)
-        Traceback (most recent call last):
-            ...
-        experiments.errors.UserError: config.model.width: lenet300 has no such argument; ...
+      >>> make(ConfigDict({"name": "lenet300", "width": 3}), MODEL, "config.model", classes=10)
+      Traceback (most recent call last):
+          ...
+      experiments.errors.UserError: config.model.width: lenet300 has no such argument; ...
     """
     name = name_of(spec)
     options = {} if isinstance(spec, str) else {k: v for k, v in spec.items() if k != "name"}
@@ -159,14 +159,14 @@ def dataset(config: ConfigDict, directory: Path | None) -> data.Dataset:
     """Loads the data set of a configuration.
 
     Args:
-        config: the whole configuration.
-        directory: where data sets lie, or None for the default.
+      config: the whole configuration.
+      directory: where data sets lie, or None for the default.
 
     Returns:
-        The data set.
+      The data set.
 
     Raises:
-        UserError: if the configuration or a file is wrong, or a batch exceeds the training set.
+      UserError: if the configuration or a file is wrong, or a batch exceeds the training set.
     """
     loaded: data.Dataset = make(config.data, DATA, "config.data", directory)
     if config.batch_size > len(loaded.train.labels):
@@ -181,14 +181,14 @@ def model(config: ConfigDict, classes: int) -> nn.Module:
     """Builds the model of a configuration.
 
     Args:
-        config: the whole configuration.
-        classes: the data set's number of classes.
+      config: the whole configuration.
+      classes: the data set's number of classes.
 
     Returns:
-        The module.
+      The module.
 
     Raises:
-        UserError: if the configuration is wrong.
+      UserError: if the configuration is wrong.
     """
     if not isinstance(config.model, str) and config.model.get("classes", classes) != classes:
         raise UserError(
@@ -202,18 +202,18 @@ def optimizer(config: ConfigDict) -> optax.GradientTransformationExtraArgs:
     """Builds the optimizer of a configuration: weight decay, optimizer and mask rule joined.
 
     Args:
-        config: the whole configuration.
+      config: the whole configuration.
 
     Returns:
-        The gradient transformation.
+      The gradient transformation.
 
     Raises:
-        UserError: if the configuration is wrong.
+      UserError: if the configuration is wrong.
 
     Example:
-        >>> from experiments.config import default
-        >>> optimizer(default())
-        GradientTransformationExtraArgs(...)
+      >>> from experiments.config import default
+      >>> optimizer(default())
+      GradientTransformationExtraArgs(...)
     """
     inner = make(config.optimizer, OPTIMIZER, "config.optimizer")
     if config.weight_decay:

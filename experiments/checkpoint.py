@@ -25,8 +25,8 @@ class Restored(NamedTuple):
     """A checkpoint that was read back.
 
     Attributes:
-        step: the step it was made after.
-        state: the pytree.
+      step: the step it was made after.
+      state: the pytree.
     """
 
     step: int
@@ -37,16 +37,16 @@ def digest(tree: Any) -> str:
     """Returns the SHA-256 of a pytree of arrays: of their paths, types, shapes and bytes.
 
     Args:
-        tree: any pytree of arrays; typed random keys are taken by their data.
+      tree: any pytree of arrays; typed random keys are taken by their data.
 
     Returns:
-        The digest, hexadecimal.
+      The digest, hexadecimal.
 
     Example:
-        >>> digest({'a': jnp.zeros(2)}) == digest({'a': jnp.zeros(2)})
-        True
-        >>> digest({'a': jnp.zeros(2)}) == digest({'a': -jnp.zeros(2)})
-        False
+      >>> digest({'a': jnp.zeros(2)}) == digest({'a': jnp.zeros(2)})
+      True
+      >>> digest({'a': jnp.zeros(2)}) == digest({'a': -jnp.zeros(2)})
+      False
     """
     sha = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
@@ -60,7 +60,7 @@ class Checkpoints:
     """The checkpoints of a run: its latest two, and the best one.
 
     Args:
-        directory: where they lie; created if there is none.
+      directory: where they lie; created if there is none.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -81,9 +81,9 @@ class Checkpoints:
         """Saves a checkpoint, and removes those that are neither the latest two nor the best.
 
         Args:
-            step: the step that it comes after; must not have a checkpoint yet.
-            state: a pytree of arrays, typed random keys included.
-            best: the step of the best one up to now, this one included; 0 if none is.
+          step: the step that it comes after; must not have a checkpoint yet.
+          state: a pytree of arrays, typed random keys included.
+          best: the step of the best one up to now, this one included; 0 if none is.
         """
         self._best.step = best
         self._manager.save(
@@ -98,13 +98,13 @@ class Checkpoints:
         """Returns the latest checkpoint that is intact, and removes damaged ones after it.
 
         Args:
-            template: a pytree of arrays of the same structure, types and shapes.
+          template: a pytree of arrays of the same structure, types and shapes.
 
         Returns:
-            The checkpoint, or None where there is none yet.
+          The checkpoint, or None where there is none yet.
 
         Raises:
-            UserError: if there are checkpoints and all are damaged.
+          UserError: if there are checkpoints and all are damaged.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
         for step in steps:
@@ -122,11 +122,11 @@ class Checkpoints:
         """Returns the state in the checkpoint of a step.
 
         Args:
-            step: the step.
-            template: a pytree of arrays of the same structure, types and shapes.
+          step: the step.
+          template: a pytree of arrays of the same structure, types and shapes.
 
         Returns:
-            The state, or None if the checkpoint is damaged, which is logged, or missing.
+          The state, or None if the checkpoint is damaged, which is logged, or missing.
         """
         args = ocp.args.Composite(
             state=ocp.args.StandardRestore(template), digest=ocp.args.JsonRestore()

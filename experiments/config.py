@@ -19,10 +19,10 @@ def default() -> ConfigDict:
     """Returns what every experiment starts from: a dense network on the embedded digits.
 
     Example:
-        >>> config = default()
-        >>> config.rule = ConfigDict({'name': 'rigl', 'sparsity': 0.9, 'period': 20, 'end': 450})
-        >>> config.data.name, config.rule.sparsity
-        ('digits', 0.9)
+      >>> config = default()
+      >>> config.rule = ConfigDict({'name': 'rigl', 'sparsity': 0.9, 'period': 20, 'end': 450})
+      >>> config.data.name, config.rule.sparsity
+      ('digits', 0.9)
     """
     config = ConfigDict()
     # Seed of the initial weights, of the order of the examples and, unless the rule is given its
@@ -84,17 +84,17 @@ def check_limits(path: str, value: Any) -> None:
     """Checks a number against the bounds of its name, the last part of its path.
 
     Args:
-        path: the key's path, such as ``config.rule.sparsity``.
-        value: the value; what is not a number has no bounds.
+      path: the key's path, such as ``config.rule.sparsity``.
+      value: the value; what is not a number has no bounds.
 
     Raises:
-        UserError: if the number is out of bounds (NaN always is).
+      UserError: if the number is out of bounds (NaN always is).
 
     Example:
-        >>> check_limits('config.rule.sparsity', 1.0)
-        Traceback (most recent call last):
-            ...
-        experiments.errors.UserError: config.rule.sparsity: 1.0 is impossible; allowed: in [0, 1)
+      >>> check_limits('config.rule.sparsity', 1.0)
+      Traceback (most recent call last):
+          ...
+      experiments.errors.UserError: config.rule.sparsity: 1.0 is impossible; allowed: in [0, 1)
     """
     name = path.rpartition(".")[2]
     if name in LIMITS and isinstance(value, int | float):
@@ -107,14 +107,14 @@ def check(config: ConfigDict) -> None:
     """Checks the keys at the top of a configuration: known, of the right type, possible.
 
     Raises:
-        UserError: with the path of the key and what is allowed.
+      UserError: with the path of the key and what is allowed.
 
     Example:
-        >>> check(default())
-        >>> check(ConfigDict(default().to_dict() | {'stepz': 3}))
-        Traceback (most recent call last):
-            ...
-        experiments.errors.UserError: config.stepz: unknown key; allowed: batch_size, data, ...
+      >>> check(default())
+      >>> check(ConfigDict(default().to_dict() | {'stepz': 3}))
+      Traceback (most recent call last):
+          ...
+      experiments.errors.UserError: config.stepz: unknown key; allowed: batch_size, data, ...
     """
     known = default()
     for key in config:

@@ -28,8 +28,8 @@ class Split(NamedTuple):
     """Examples on the device.
 
     Attributes:
-        images: uint8 ``[n, height, width, channels]``, as stored.
-        labels: int32 ``[n]``, from 0.
+      images: uint8 ``[n, height, width, channels]``, as stored.
+      labels: int32 ``[n]``, from 0.
     """
 
     images: jax.Array
@@ -41,13 +41,13 @@ class Dataset:
     """A data set on the device.
 
     Attributes:
-        train: the examples to train on.
-        validation: examples of the original training set that are held out from `train`.
-        test: the original test set.
-        mean: mean of the training pixels, one a channel, float32.
-        std: their standard deviation.
-        classes: number of classes.
-        augment: whether training images are cropped and flipped at random.
+      train: the examples to train on.
+      validation: examples of the original training set that are held out from `train`.
+      test: the original test set.
+      mean: mean of the training pixels, one a channel, float32.
+      std: their standard deviation.
+      classes: number of classes.
+      augment: whether training images are cropped and flipped at random.
     """
 
     train: Split
@@ -74,18 +74,18 @@ def digits(directory: Path | None = None, *, validation: int = 200) -> Dataset:
     They have no published split: of one fixed shuffle the last 297 are the test set.
 
     Args:
-        directory: not used; the data is embedded.
-        validation: number of training examples that are held out.
+      directory: not used; the data is embedded.
+      validation: number of training examples that are held out.
 
     Returns:
-        The data set, images ``[n, 8, 8, 1]`` with values from 0 to 16.
+      The data set, images ``[n, 8, 8, 1]`` with values from 0 to 16.
 
     Raises:
-        UserError: if `validation` leaves nothing to train on.
+      UserError: if `validation` leaves nothing to train on.
 
     Example:
-        >>> digits().train.images.shape
-        (1300, 8, 8, 1)
+      >>> digits().train.images.shape
+      (1300, 8, 8, 1)
     """
     from sklearn.datasets import load_digits  # late: slow to import, and only needed here
 
@@ -100,15 +100,15 @@ def mnist(directory: Path | None = None, *, validation: int = 5000) -> Dataset:
     """Returns MNIST, 28x28 handwritten digits (LeCun et al., 1998).
 
     Args:
-        directory: where ``mnist/train-images-idx3-ubyte`` and the other three files are, each as it
-            is or with ``.gz``; by default `default_directory`.
-        validation: number of training examples that are held out, the last ones of the file.
+      directory: where ``mnist/train-images-idx3-ubyte`` and the other three files are, each as it
+        is or with ``.gz``; by default `default_directory`.
+      validation: number of training examples that are held out, the last ones of the file.
 
     Returns:
-        The data set, images ``[n, 28, 28, 1]``.
+      The data set, images ``[n, 28, 28, 1]``.
 
     Raises:
-        UserError: if a file is missing, truncated or corrupt, naming it.
+      UserError: if a file is missing, truncated or corrupt, naming it.
     """
     return _idx_dataset(
         "mnist", "https://ossci-datasets.s3.amazonaws.com/mnist/", directory, validation
@@ -119,15 +119,15 @@ def fashion_mnist(directory: Path | None = None, *, validation: int = 5000) -> D
     """Returns Fashion-MNIST, 28x28 pictures of clothes (Xiao et al., arXiv:1708.07747).
 
     Args:
-        directory: where ``fashion_mnist/train-images-idx3-ubyte`` and the other three files are,
-            each as it is or with ``.gz``; by default `default_directory`.
-        validation: number of training examples that are held out, the last ones of the file.
+      directory: where ``fashion_mnist/train-images-idx3-ubyte`` and the other three files are,
+        each as it is or with ``.gz``; by default `default_directory`.
+      validation: number of training examples that are held out, the last ones of the file.
 
     Returns:
-        The data set, images ``[n, 28, 28, 1]``.
+      The data set, images ``[n, 28, 28, 1]``.
 
     Raises:
-        UserError: if a file is missing, truncated or corrupt, naming it.
+      UserError: if a file is missing, truncated or corrupt, naming it.
     """
     source = "https://github.com/zalandoresearch/fashion-mnist"
     return _idx_dataset("fashion_mnist", source, directory, validation)
@@ -139,16 +139,16 @@ def cifar10(
     """Returns CIFAR-10, 32x32 colour photographs (Krizhevsky, 2009), from its binary version.
 
     Args:
-        directory: where ``cifar-10-batches-bin/data_batch_1.bin`` and the other five files are; by
-            default `default_directory`.
-        validation: number of training examples that are held out, the last ones.
-        augment: whether training images are cropped and flipped at random, as `crop_and_flip` does.
+      directory: where ``cifar-10-batches-bin/data_batch_1.bin`` and the other five files are; by
+        default `default_directory`.
+      validation: number of training examples that are held out, the last ones.
+      augment: whether training images are cropped and flipped at random, as `crop_and_flip` does.
 
     Returns:
-        The data set, images ``[n, 32, 32, 3]``.
+      The data set, images ``[n, 32, 32, 3]``.
 
     Raises:
-        UserError: if a file is missing, truncated or corrupt, naming it.
+      UserError: if a file is missing, truncated or corrupt, naming it.
     """
     folder = (directory or default_directory()) / "cifar-10-batches-bin"
     names = [f"data_batch_{i}.bin" for i in range(1, 6)]
@@ -164,17 +164,17 @@ def batch_indices(seed: int, step: int, examples: int, batch_size: int) -> np.nd
     (seed, e), in whole batches; what is left over at its end is dropped.
 
     Args:
-        seed: the run's seed.
-        step: the step, from 0.
-        examples: number of training examples.
-        batch_size: examples in a batch, at most `examples`.
+      seed: the run's seed.
+      step: the step, from 0.
+      examples: number of training examples.
+      batch_size: examples in a batch, at most `examples`.
 
     Returns:
-        int32 ``[batch_size]``.
+      int32 ``[batch_size]``.
 
     Example:
-        >>> batch_indices(seed=0, step=7, examples=1300, batch_size=4).shape
-        (4,)
+      >>> batch_indices(seed=0, step=7, examples=1300, batch_size=4).shape
+      (4,)
     """
     epoch, batch = divmod(step, examples // batch_size)
     return _epoch_order(seed, epoch, examples)[batch * batch_size : (batch + 1) * batch_size]
@@ -193,15 +193,15 @@ def crop_and_flip(key: jax.Array, images: jax.Array) -> jax.Array:
     black pixels, crop at random, flip left and right at random.
 
     Args:
-        key: the random key.
-        images: ``[n, height, width, channels]`` of any type.
+      key: the random key.
+      images: ``[n, height, width, channels]`` of any type.
 
     Returns:
-        Images of the same shape and type.
+      Images of the same shape and type.
 
     Example:
-        >>> crop_and_flip(jax.random.key(0), jnp.zeros((2, 32, 32, 3), jnp.uint8)).shape
-        (2, 32, 32, 3)
+      >>> crop_and_flip(jax.random.key(0), jnp.zeros((2, 32, 32, 3), jnp.uint8)).shape
+      (2, 32, 32, 3)
     """
     n, *shape = images.shape
     padded = jnp.pad(images, ((0, 0), (4, 4), (4, 4), (0, 0)))

@@ -56,16 +56,16 @@ def demo(workdir: Path, steps: int, console: Console) -> list[report.Result]:
     """Trains both networks, prints the table and draws the picture.
 
     Args:
-        workdir: the directory of the runs, created if there is none. What is there of the same
-            demonstration is continued or shown, not repeated.
-        steps: optimizer steps of each run.
-        console: where progress and the table are shown.
+      workdir: the directory of the runs, created if there is none. What is there of the same
+        demonstration is continued or shown, not repeated.
+      steps: optimizer steps of each run.
+      console: where progress and the table are shown.
 
     Returns:
-        The rows of the table: dense, RigL.
+      The rows of the table: dense, RigL.
 
     Raises:
-        UserError: if the directory holds runs of other steps.
+      UserError: if the directory holds runs of other steps.
     """
     results, curves = [], []
     for name, config in configs(steps).items():

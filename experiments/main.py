@@ -68,13 +68,13 @@ def parse_flags(argv: list[str]) -> list[str]:
     """Parses the command line.
 
     Args:
-        argv: the program's name and its arguments.
+      argv: the program's name and its arguments.
 
     Returns:
-        The program's name and the arguments that are no flags.
+      The program's name and the arguments that are no flags.
 
     Raises:
-        UserError: if the configuration file cannot be read or has no such key to override.
+      UserError: if the configuration file cannot be read or has no such key to override.
     """
     try:
         rest = app.parse_flags_with_usage(argv)

@@ -17,8 +17,8 @@ def write_json(path: Path, content: Any) -> None:
     """Writes a file of JSON whole or not at all.
 
     Args:
-        path: the file; what it held before stays until the new content is on the disk.
-        content: what `json` can write.
+      path: the file; what it held before stays until the new content is on the disk.
+      content: what `json` can write.
     """
     _write(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
 
@@ -27,7 +27,7 @@ def read_json(path: Path) -> Any:
     """Returns what a file of JSON holds.
 
     Raises:
-        UserError: if it is not JSON, naming the file.
+      UserError: if it is not JSON, naming the file.
     """
     try:
         return json.loads(path.read_text())
@@ -39,12 +39,12 @@ def claim(workdir: Path, config: ConfigDict) -> None:
     """Makes a working directory that of a configuration, or checks that it already is.
 
     Args:
-        workdir: the directory; created if there is none.
-        config: the configuration, kept there as ``config.json``.
+      workdir: the directory; created if there is none.
+      config: the configuration, kept there as ``config.json``.
 
     Raises:
-        UserError: if the directory belongs to another configuration; the message lists every
-            difference. Also if ``config.json`` cannot be read.
+      UserError: if the directory belongs to another configuration; the message lists every
+        difference. Also if ``config.json`` cannot be read.
     """
     path = workdir / "config.json"
     ours = json.loads(json.dumps(config.to_dict()))  # as JSON would give it back: lists for tuples
@@ -74,9 +74,9 @@ class Metrics:
     for bit.
 
     Args:
-        workdir: the run's directory.
-        step: the step that the run continues from; lines beyond it, and a line that was cut off
-            while it was written, are removed.
+      workdir: the run's directory.
+      step: the step that the run continues from; lines beyond it, and a line that was cut off
+        while it was written, are removed.
     """
 
     def __init__(self, workdir: Path, step: int) -> None:
@@ -111,10 +111,10 @@ def read_metrics(workdir: Path) -> list[Line]:
     """Returns the lines of a run's ``metrics.jsonl``, up to the first that is not whole.
 
     Args:
-        workdir: the run's directory.
+      workdir: the run's directory.
 
     Returns:
-        The lines; none if there is no file.
+      The lines; none if there is no file.
     """
     path = workdir / "metrics.jsonl"
     lines = []

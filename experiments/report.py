@@ -20,12 +20,12 @@ class Result(NamedTuple):
     """What one run came to.
 
     Attributes:
-        name: how the run is called.
-        accuracy: share of the test examples that are classified correctly.
-        weights: path of a masked layer -> (kept entries, all entries). A dense run has none.
-        forward: FLOPs of a forward pass of one example.
-        training: mean FLOPs of a training step for one example.
-        nbytes: bytes of the parameters.
+      name: how the run is called.
+      accuracy: share of the test examples that are classified correctly.
+      weights: path of a masked layer -> (kept entries, all entries). A dense run has none.
+      forward: FLOPs of a forward pass of one example.
+      training: mean FLOPs of a training step for one example.
+      nbytes: bytes of the parameters.
     """
 
     name: str
@@ -40,10 +40,10 @@ class Curve(NamedTuple):
     """A run over time.
 
     Attributes:
-        name: how the run is called.
-        steps: the steps at which it was evaluated, ascending.
-        accuracy: accuracy there, in [0, 1].
-        sparsity: share of the weights that are zero there, in [0, 1].
+      name: how the run is called.
+      steps: the steps at which it was evaluated, ascending.
+      accuracy: accuracy there, in [0, 1].
+      sparsity: share of the weights that are zero there, in [0, 1].
     """
 
     name: str
@@ -56,29 +56,29 @@ def table(results: Sequence[Result]) -> Table:
     """Returns the table of several runs, a column each, with their ratios to the dense network.
 
     Args:
-        results: the runs. A layer that some run masks has its row; where another run does not mask
-            it, all its weights are kept.
+      results: the runs. A layer that some run masks has its row; where another run does not mask
+        it, all its weights are kept.
 
     Returns:
-        What `rich.print` shows.
+      What `rich.print` shows.
 
     Example:
-        >>> import rich
-        >>> rich.print(table([
-        ...     Result("dense", 0.97, {}, (40, 40), (120, 120), (96, 96)),
-        ...     Result("RigL", 0.96, {"kernel": (5, 20)}, (10, 40), (30, 120), (39, 96)),
-        ... ]))
-                               dense              RigL
-        ───...
-        test accuracy         97.00%            96.00%
-        <BLANKLINE>
-        kept weights              20   100.0%        5   25.0%
-          kernel                  20   100.0%        5   25.0%
-        <BLANKLINE>
-        FLOPs of an example       40   100.0%       10   25.0%
-          in training            120   100.0%       30   25.0%
-        bytes                     96   100.0%       39   40.6%
-        <BLANKLINE>
+      >>> import rich
+      >>> rich.print(table([
+      ...     Result("dense", 0.97, {}, (40, 40), (120, 120), (96, 96)),
+      ...     Result("RigL", 0.96, {"kernel": (5, 20)}, (10, 40), (30, 120), (39, 96)),
+      ... ]))
+                             dense              RigL
+      ───...
+      test accuracy         97.00%            96.00%
+      <BLANKLINE>
+      kept weights              20   100.0%        5   25.0%
+        kernel                  20   100.0%        5   25.0%
+      <BLANKLINE>
+      FLOPs of an example       40   100.0%       10   25.0%
+        in training            120   100.0%       30   25.0%
+      bytes                     96   100.0%       39   40.6%
+      <BLANKLINE>
     """
     totals = {path: total for run in results for path, (_, total) in run.weights.items()}
     layers = [{path: (n, n) for path, n in totals.items()} | dict(run.weights) for run in results]
@@ -110,19 +110,19 @@ def connections_per_pixel(mask: np.ndarray, image_shape: Sequence[int]) -> np.nd
     """Counts the connections that a fully connected first layer keeps to each pixel.
 
     Args:
-        mask: the layer's mask, bool ``[height * width * channels, units]``.
-        image_shape: height, width and channels of its input.
+      mask: the layer's mask, bool ``[height * width * channels, units]``.
+      image_shape: height, width and channels of its input.
 
     Returns:
-        Whole numbers, ``[height, width]``, the channels added up.
+      Whole numbers, ``[height, width]``, the channels added up.
 
     Raises:
-        ValueError: if the mask is not that of a layer over such images.
+      ValueError: if the mask is not that of a layer over such images.
 
     Example:
-        >>> connections_per_pixel(np.array([[1, 0], [0, 0], [1, 1], [0, 1]], bool), (2, 2, 1))
-        array([[1, 0],
-               [2, 1]])
+      >>> connections_per_pixel(np.array([[1, 0], [0, 0], [1, 1], [0, 1]], bool), (2, 2, 1))
+      array([[1, 0],
+             [2, 1]])
     """
     height, width, channels = image_shape
     if mask.ndim != 2 or mask.shape[0] != height * width * channels:
@@ -147,14 +147,14 @@ def picture(
     """Draws runs over time, and beside them images of masks, all on one scale.
 
     Args:
-        path: the file, of a type that matplotlib knows by its ending. It is written whole or not
-            at all; its directory must exist.
-        title: what the picture shows.
-        curves: the runs, at most seven.
-        images: heading -> ``[height, width]``, such as `connections_per_pixel`; at least one.
+      path: the file, of a type that matplotlib knows by its ending. It is written whole or not
+        at all; its directory must exist.
+      title: what the picture shows.
+      curves: the runs, at most seven.
+      images: heading -> ``[height, width]``, such as `connections_per_pixel`; at least one.
 
     Raises:
-        ValueError: if there are too many runs to tell them apart, or no image.
+      ValueError: if there are too many runs to tell them apart, or no image.
     """
     if len(curves) > len(_COLOURS) or not images:
         raise ValueError(

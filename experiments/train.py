@@ -34,10 +34,10 @@ class TrainState(NamedTuple):
     """Everything that a step changes, and all that a checkpoint holds.
 
     Attributes:
-        step: steps taken, an int32 scalar.
-        params: the model's parameters.
-        batch_stats: the running statistics of batch norms; empty for models without.
-        opt_state: the optimizer's state, with the masks in it.
+      step: steps taken, an int32 scalar.
+      params: the model's parameters.
+      batch_stats: the running statistics of batch norms; empty for models without.
+      opt_state: the optimizer's state, with the masks in it.
     """
 
     step: jax.Array
@@ -50,9 +50,9 @@ class Result(NamedTuple):
     """What a run leaves.
 
     Attributes:
-        state: the state after the last step.
-        history: the lines of ``metrics.jsonl``.
-        summary: the content of ``summary.json``, or None if the run was stopped before its end.
+      state: the state after the last step.
+      history: the lines of ``metrics.jsonl``.
+      summary: the content of ``summary.json``, or None if the run was stopped before its end.
     """
 
     state: TrainState
@@ -64,13 +64,13 @@ class Experiment(NamedTuple):
     """The objects that a configuration describes.
 
     Attributes:
-        dataset: the examples.
-        model: maps ``(images, train)`` to logits.
-        optimizer: with the mask rule, if there is one.
-        sparse: whether there is one.
-        start_sparse: whether the pruned weights are zero from the first step on; those of
-            straight-through rules keep their values.
-        seed: the run's seed.
+      dataset: the examples.
+      model: maps ``(images, train)`` to logits.
+      optimizer: with the mask rule, if there is one.
+      sparse: whether there is one.
+      start_sparse: whether the pruned weights are zero from the first step on; those of
+        straight-through rules keep their values.
+      seed: the run's seed.
     """
 
     dataset: Dataset
@@ -87,14 +87,14 @@ def prepare(config: ConfigDict, data_dir: Path | None = None) -> Experiment:
     Nothing is compiled.
 
     Args:
-        config: the configuration, as `experiments.config.default` describes it.
-        data_dir: where data sets lie; None for the default.
+      config: the configuration, as `experiments.config.default` describes it.
+      data_dir: where data sets lie; None for the default.
 
     Returns:
-        The experiment.
+      The experiment.
 
     Raises:
-        UserError: with the key's path and what is allowed, or the name of the file that is wrong.
+      UserError: with the key's path and what is allowed, or the name of the file that is wrong.
     """
     check(config)
     optimizer = build.optimizer(config)
@@ -138,13 +138,13 @@ def train_step(
     """Takes one optimizer step.
 
     Args:
-        experiment: the experiment.
-        state: the state before the step.
-        batch: uint8 images ``[batch, height, width, channels]`` and int32 labels ``[batch]``.
+      experiment: the experiment.
+      state: the state before the step.
+      batch: uint8 images ``[batch, height, width, channels]`` and int32 labels ``[batch]``.
 
     Returns:
-        The state after the step, and of the batch, before the update, the mean loss and the number
-        of correct answers.
+      The state after the step, and of the batch, before the update, the mean loss and the number
+      of correct answers.
     """
     images = batch.images
     if experiment.dataset.augment:
@@ -174,13 +174,13 @@ def train_steps(
     """Takes many steps in one program.
 
     Args:
-        experiment: the experiment.
-        state: the state before the steps.
-        examples: the training examples.
-        indices: int32 ``[steps, batch]``, which examples make each batch.
+      experiment: the experiment.
+      state: the state before the steps.
+      examples: the training examples.
+      indices: int32 ``[steps, batch]``, which examples make each batch.
 
     Returns:
-        The state after the steps, the sums of their losses and of their correct answers.
+      The state after the steps, the sums of their losses and of their correct answers.
     """
 
     def step(state: TrainState, rows: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
@@ -233,19 +233,19 @@ def train(
     """Trains, or continues to train, the network of a configuration.
 
     Args:
-        config: the configuration, as `experiments.config.default` describes it.
-        workdir: where the run's files lie: ``config.json``, ``metrics.jsonl``, ``summary.json``,
-            ``checkpoints/`` and ``tensorboard/``. A run that is there is continued, and not
-            repeated if it is finished.
-        data_dir: where data sets lie; None for the default.
-        stop: asked between dispatches; when it says True, the run saves and returns.
-        console: where progress is shown; None for standard output.
+      config: the configuration, as `experiments.config.default` describes it.
+      workdir: where the run's files lie: ``config.json``, ``metrics.jsonl``, ``summary.json``,
+        ``checkpoints/`` and ``tensorboard/``. A run that is there is continued, and not
+        repeated if it is finished.
+      data_dir: where data sets lie; None for the default.
+      stop: asked between dispatches; when it says True, the run saves and returns.
+      console: where progress is shown; None for standard output.
 
     Returns:
-        The result.
+      The result.
 
     Raises:
-        UserError: if the configuration, a data file or the working directory is wrong.
+      UserError: if the configuration, a data file or the working directory is wrong.
     """
     console = console or Console()
     experiment = prepare(config, data_dir)

@@ -23,18 +23,18 @@ def densities(params: Params, masks: Masks) -> dict[str, float]:
     """Gives the kept share of every masked leaf.
 
     Args:
-        params: The parameters, arrays or `jax.ShapeDtypeStruct`s of any shapes.
-        masks: A tree of the same structure; a scalar `True` marks a leaf that stays dense.
+      params: The parameters, arrays or `jax.ShapeDtypeStruct`s of any shapes.
+      masks: A tree of the same structure; a scalar `True` marks a leaf that stays dense.
 
     Returns:
-        Path -> kept entries / all entries. Leaves that stay dense are left out.
+      Path -> kept entries / all entries. Leaves that stay dense are left out.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> params = {'kernel': jnp.ones((2, 4)), 'bias': jnp.ones(4)}
-        >>> masks = {'kernel': jnp.arange(8).reshape(2, 4) < 3, 'bias': jnp.array(True)}
-        >>> densities(params, masks)
-        {'kernel': 0.375}
+      >>> import jax.numpy as jnp
+      >>> params = {'kernel': jnp.ones((2, 4)), 'bias': jnp.ones(4)}
+      >>> masks = {'kernel': jnp.arange(8).reshape(2, 4) < 3, 'bias': jnp.array(True)}
+      >>> densities(params, masks)
+      {'kernel': 0.375}
     """
     return {path: n.kept / n.total if n.total else 1.0 for path, n in counts(params, masks).items()}
 
@@ -43,10 +43,10 @@ class Flops(NamedTuple):
     """The FLOPs of the products in a function; a multiply-add is two FLOPs.
 
     Attributes:
-        dense: Path of a parameter leaf -> FLOPs of the products it takes part in, were it dense.
-            Leaves that take part in no product (biases, scales) are left out.
-        sparse: The same products with the leaf's zeros skipped: the dense FLOPs x its density.
-        other: FLOPs of the products of no parameter, such as attention's scores.
+      dense: Path of a parameter leaf -> FLOPs of the products it takes part in, were it dense.
+        Leaves that take part in no product (biases, scales) are left out.
+      sparse: The same products with the leaf's zeros skipped: the dense FLOPs x its density.
+      other: FLOPs of the products of no parameter, such as attention's scores.
     """
 
     dense: dict[str, int]
@@ -67,14 +67,14 @@ class Flops(NamedTuple):
         """Gives the FLOPs of the same products at other densities.
 
         Args:
-            densities: Path -> density in [0, 1]. A leaf that is not named is dense.
+          densities: Path -> density in [0, 1]. A leaf that is not named is dense.
 
         Returns:
-            The same dense FLOPs beside the new sparse ones.
+          The same dense FLOPs beside the new sparse ones.
 
         Example:
-            >>> Flops({'a': 60, 'b': 40}, {'a': 60.0, 'b': 40.0}, 8).at({'a': 0.5}).total_sparse
-            78.0
+          >>> Flops({'a': 60, 'b': 40}, {'a': 60.0, 'b': 40.0}, 8).at({'a': 0.5}).total_sparse
+          78.0
         """
         return self._replace(sparse={k: n * densities.get(k, 1.0) for k, n in self.dense.items()})
 
@@ -98,25 +98,25 @@ def flops(fn: Callable[..., Any], params: Params, *args: Any, masks: Masks | Non
     Of the branches of a `lax.cond` the one with the most dense FLOPs counts.
 
     Args:
-        fn: Any JAX function of the parameters, and of arrays of any shapes.
-        params: The parameters, arrays or `jax.ShapeDtypeStruct`s.
-        *args: The other arguments, likewise; their shapes give the batch that is counted.
-        masks: Masks of `params`. Without them every leaf is dense.
+      fn: Any JAX function of the parameters, and of arrays of any shapes.
+      params: The parameters, arrays or `jax.ShapeDtypeStruct`s.
+      *args: The other arguments, likewise; their shapes give the batch that is counted.
+      masks: Masks of `params`. Without them every leaf is dense.
 
     Returns:
-        The FLOPs by leaf, dense and sparse.
+      The FLOPs by leaf, dense and sparse.
 
     Raises:
-        NotImplementedError: If products stand where they cannot be counted: in a `while_loop`,
-            whose number of trips is not in the program, in a `shard_map` or a hand-written kernel.
+      NotImplementedError: If products stand where they cannot be counted: in a `while_loop`,
+        whose number of trips is not in the program, in a `shard_map` or a hand-written kernel.
 
     Example:
-        >>> import jax, jax.numpy as jnp
-        >>> params = {'kernel': jnp.ones((784, 300)), 'bias': jnp.ones(300)}
-        >>> masks = {'kernel': jnp.arange(784)[:, None] < 196, 'bias': jnp.array(True)}
-        >>> batch = jax.ShapeDtypeStruct((1, 784), jnp.float32)
-        >>> flops(lambda p, x: x @ p['kernel'] + p['bias'], params, batch, masks=masks)
-        Flops(dense={'kernel': 470400}, sparse={'kernel': 117600.0}, other=0)
+      >>> import jax, jax.numpy as jnp
+      >>> params = {'kernel': jnp.ones((784, 300)), 'bias': jnp.ones(300)}
+      >>> masks = {'kernel': jnp.arange(784)[:, None] < 196, 'bias': jnp.array(True)}
+      >>> batch = jax.ShapeDtypeStruct((1, 784), jnp.float32)
+      >>> flops(lambda p, x: x @ p['kernel'] + p['bias'], params, batch, masks=masks)
+      Flops(dense={'kernel': 470400}, sparse={'kernel': 117600.0}, other=0)
     """
     closed = jax.make_jaxpr(fn)(params, *args)
     leaves = jax.tree_util.tree_leaves_with_path(params)
@@ -153,33 +153,33 @@ def training_flops(
     =====================  ===============================================
 
     Args:
-        method: One of the above.
-        dense: f_D, the forward FLOPs of the dense network, of an example or of a batch.
-        sparse: f_S, in the same unit. An array gives it at each step, where it follows a
-            schedule; its mean is taken.
-        period: RigL's steps between two updates of the masks, Delta T.
+      method: One of the above.
+      dense: f_D, the forward FLOPs of the dense network, of an example or of a batch.
+      sparse: f_S, in the same unit. An array gives it at each step, where it follows a
+        schedule; its mean is taken.
+      period: RigL's steps between two updates of the masks, Delta T.
 
     Returns:
-        FLOPs of a step, the mean over the training, in the same unit.
+      FLOPs of a step, the mean over the training, in the same unit.
 
     Raises:
-        ValueError: If the method is unknown, or `sparse` or `period` is missing.
+      ValueError: If the method is unknown, or `sparse` or `period` is missing.
 
     Source: Evci et al., "Rigging the Lottery: Making All Tickets Winners", arXiv 1911.11134,
     appendix on the calculation of FLOPs.
 
     Example:
-        >>> training_flops('rigl', dense=1000, sparse=100, period=99)
-        309.0
+      >>> training_flops('rigl', dense=1000, sparse=100, period=99)
+      309.0
 
-        Pruning, here to 90 % within the first three of four steps:
+      Pruning, here to 90 % within the first three of four steps:
 
-        >>> forward = Flops({'kernel': 1000}, {'kernel': 1000.0}, 0)
-        >>> sparsities = [0.0, 0.5, 0.9, 0.9]
-        >>> training_flops(
-        ...     'pruning', forward.total_dense,
-        ...     [forward.at({'kernel': 1 - s}).total_sparse for s in sparsities])
-        1275.0
+      >>> forward = Flops({'kernel': 1000}, {'kernel': 1000.0}, 0)
+      >>> sparsities = [0.0, 0.5, 0.9, 0.9]
+      >>> training_flops(
+      ...     'pruning', forward.total_dense,
+      ...     [forward.at({'kernel': 1 - s}).total_sparse for s in sparsities])
+      1275.0
     """
     if method == "dense":
         return 3.0 * dense
@@ -203,8 +203,8 @@ class Bytes(NamedTuple):
     """The size of parameters, in bytes.
 
     Attributes:
-        dense: All entries of all leaves.
-        sparse: The same parameters as a bitmask and the kept values for each masked leaf.
+      dense: All entries of all leaves.
+      sparse: The same parameters as a bitmask and the kept values for each masked leaf.
     """
 
     dense: int
@@ -219,18 +219,18 @@ def nbytes(params: Params, masks: Masks) -> Bytes:
     leaf is not masked, it is stored as it is. Types narrower than a byte are packed.
 
     Args:
-        params: The parameters, arrays or `jax.ShapeDtypeStruct`s of any shapes and dtypes.
-        masks: A tree of the same structure; a scalar `True` marks a leaf that stays dense.
+      params: The parameters, arrays or `jax.ShapeDtypeStruct`s of any shapes and dtypes.
+      masks: A tree of the same structure; a scalar `True` marks a leaf that stays dense.
 
     Returns:
-        Both sizes, exact integers.
+      Both sizes, exact integers.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> params = {'kernel': jnp.ones((3, 3)), 'bias': jnp.ones(3)}
-        >>> masks = {'kernel': jnp.eye(3, dtype=bool), 'bias': jnp.array(True)}
-        >>> nbytes(params, masks)
-        Bytes(dense=48, sparse=26)
+      >>> import jax.numpy as jnp
+      >>> params = {'kernel': jnp.ones((3, 3)), 'bias': jnp.ones(3)}
+      >>> masks = {'kernel': jnp.eye(3, dtype=bool), 'bias': jnp.array(True)}
+      >>> nbytes(params, masks)
+      Bytes(dense=48, sparse=26)
     """
     kept = counts(params, masks)
     dense = sparse = 0
@@ -288,7 +288,7 @@ def _walk(
     """Counts a program's FLOPs by leaf (and _DATA), given the origins of its inputs.
 
     Returns:
-        The FLOPs and the origins of the outputs.
+      The FLOPs and the origins of the outputs.
     """
     of = dict(zip(jaxpr.invars, origins, strict=True))
     total: Counter[int] = Counter()

@@ -10,9 +10,9 @@ class CNN(nn.Module):
     """Stages of a 3x3 convolution, rectifier and 2x2 max pooling, then two dense layers.
 
     Attributes:
-        widths: channels of the convolutions.
-        hidden: units of the hidden fully connected layer.
-        classes: units of the last layer.
+      widths: channels of the convolutions.
+      hidden: units of the hidden fully connected layer.
+      classes: units of the last layer.
     """
 
     widths: Sequence[int]
@@ -38,19 +38,19 @@ def small_cnn(widths: Sequence[int] = (32, 64), hidden: int = 128, classes: int 
     image's sides.
 
     Args:
-        widths: channels of the convolutions, one a stage.
-        hidden: units of the hidden fully connected layer.
-        classes: number of classes.
+      widths: channels of the convolutions, one a stage.
+      hidden: units of the hidden fully connected layer.
+      classes: number of classes.
 
     Returns:
-        The module.
+      The module.
 
     Raises:
-        ValueError: if a width is not positive.
+      ValueError: if a width is not positive.
 
     Example:
-        >>> small_cnn(widths=(8, 16), hidden=32)
-        CNN(...)
+      >>> small_cnn(widths=(8, 16), hidden=32)
+      CNN(...)
     """
     if any(width < 1 for width in (*widths, hidden)):
         raise ValueError(f"widths {tuple(widths)} and hidden {hidden}: each must be at least 1")

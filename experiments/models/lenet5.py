@@ -10,7 +10,7 @@ class LeNet5(nn.Module):
     """Two convolutions with max pooling and two fully connected layers, with one rectifier.
 
     Attributes:
-        classes: units of the last layer.
+      classes: units of the last layer.
     """
 
     classes: int
@@ -34,13 +34,13 @@ def lenet5_caffe(classes: int = 10) -> nn.Module:
     On 28x28x1 images it has 430,500 weights and 580 biases. Images must be at least 16x16.
 
     Args:
-        classes: number of classes.
+      classes: number of classes.
 
     Returns:
-        The module.
+      The module.
 
     Example:
-        >>> lenet5_caffe()
-        LeNet5(...)
+      >>> lenet5_caffe()
+      LeNet5(...)
     """
     return LeNet5(classes)

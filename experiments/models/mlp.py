@@ -12,8 +12,8 @@ class MLP(nn.Module):
     """Fully connected layers with rectifiers between them.
 
     Attributes:
-        widths: units of the hidden layers.
-        classes: units of the last layer.
+      widths: units of the hidden layers.
+      classes: units of the last layer.
     """
 
     widths: Sequence[int]
@@ -34,18 +34,18 @@ def lenet300(widths: Sequence[int] = (300, 100), classes: int = 10) -> nn.Module
     On 28x28 images it has 266,200 weights and 410 biases.
 
     Args:
-        widths: units of the hidden layers.
-        classes: number of classes.
+      widths: units of the hidden layers.
+      classes: number of classes.
 
     Returns:
-        The module.
+      The module.
 
     Raises:
-        ValueError: if a width is not positive.
+      ValueError: if a width is not positive.
 
     Example:
-        >>> lenet300(widths=(16,))
-        MLP(...)
+      >>> lenet300(widths=(16,))
+      MLP(...)
     """
     if any(width < 1 for width in widths):
         raise ValueError(

@@ -19,8 +19,8 @@ class Block(nn.Module):
     the network is in the main path.
 
     Attributes:
-        width: output channels.
-        stride: stride of the first convolution, 1 or 2.
+      width: output channels.
+      stride: stride of the first convolution, 1 or 2.
     """
 
     width: int
@@ -46,9 +46,9 @@ class ResNet(nn.Module):
 
 
     Attributes:
-        blocks: blocks in each stage; the network has ``6 * blocks + 2`` layers with weights.
-        width: channels of the first stage.
-        classes: units of the last layer.
+      blocks: blocks in each stage; the network has ``6 * blocks + 2`` layers with weights.
+      width: channels of the first stage.
+      classes: units of the last layer.
     """
 
     blocks: int
@@ -77,18 +77,18 @@ def resnet20(width: int = 16, classes: int = 10) -> nn.Module:
     On 32x32x3 images it has 269,722 parameters, 268,336 of them in kernels.
 
     Args:
-        width: channels of the first stage.
-        classes: number of classes.
+      width: channels of the first stage.
+      classes: number of classes.
 
     Returns:
-        The module; it has the collection ``batch_stats`` beside ``params``.
+      The module; it has the collection ``batch_stats`` beside ``params``.
 
     Raises:
-        ValueError: if `width` is not positive.
+      ValueError: if `width` is not positive.
 
     Example:
-        >>> resnet20(width=4)
-        ResNet(...)
+      >>> resnet20(width=4)
+      ResNet(...)
     """
     if width < 1:
         raise ValueError(f"width: {width} must be at least 1")
