@@ -27,7 +27,7 @@ from sparsejax.schedules import cubic, every, once
 from sparsejax.scores import gradient, magnitude, random, saliency
 from sparsejax.selection import top_k_mask
 from sparsejax.structures import block, channel, constant_fan_in, nm, unstructured
-from sparsejax.topology import masks_from_scores, move_connections
+from sparsejax.topology import masks_from_scores, move_connections, random_masks
 from sparsejax.transforms import (
     MaskState,
     SparsifyState,
@@ -70,6 +70,7 @@ __all__ = [
     "once",
     "prune",
     "random",
+    "random_masks",
     "rigl",
     "saliency",
     "set_",

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from sparsejax import distributions, rounding, selection, structures
 from sparsejax import masks as mask_trees
+from sparsejax.scores import random as random_scores
 from sparsejax.typing import Count, Distribution, Leaf, Masks, Number, Params, Prunable, Structure
 
 
@@ -73,6 +74,45 @@ def masks_from_scores(
         chosen[leaf.path] = structure.expand(best, leaf.shape)
     return jax.tree_util.tree_map_with_path(
         lambda path, _: chosen.get(mask_trees.path_name(path), jnp.array(True)), params
+    )
+
+
+def random_masks(
+    params: Params,
+    key: jax.Array,
+    sparsity: Number,
+    *,
+    distribution: Distribution = distributions.uniform,
+    structure: Structure | None = None,
+    prunable: Prunable = mask_trees.default_prunable,
+) -> Masks:
+    """Returns random masks of a given sparsity, all that the structure allows being as likely.
+
+    Args:
+      params: Any pytree of arrays.
+      key: A key of `jax.random`.
+      sparsity: The fraction of entries off the mask, from 0 to 1; may be traced.
+      distribution: Shares the budget among the layers.
+      structure: What competes with what; None for unstructured.
+      prunable: `(path, leaf) -> bool`.
+
+    Returns:
+      A mask tree.
+
+    Raises:
+      ValueError: as `masks_from_scores` does.
+
+    >>> masks = random_masks({"w": jnp.ones((4, 4))}, jax.random.key(0), 0.75)
+    >>> int(masks["w"].sum())
+    4
+    """
+    return masks_from_scores(
+        params,
+        random_scores(params, params, key),
+        sparsity,
+        distribution=distribution,
+        structure=structure,
+        prunable=prunable,
     )
 
 

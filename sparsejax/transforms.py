@@ -227,9 +227,9 @@ def drop_and_grow(
     rounding.check_fraction("drop_fraction", drop_fraction)
 
     def init_masks(params: Params, key: jax.Array) -> Masks:
-        return topology.masks_from_scores(
+        return topology.random_masks(
             params,
-            scores.random(params, params, key),
+            key,
             sparsity,
             distribution=distribution,
             structure=structure,

@@ -1,10 +1,12 @@
 """Static sparse training: random masks, drawn once and never moved."""
 
+import functools
+
 import jax
 import optax
 
-from sparsejax import distributions, masks, rounding, scores, topology, transforms
-from sparsejax.typing import Distribution, Masks, Params, Prunable, Structure
+from sparsejax import distributions, masks, rounding, topology, transforms
+from sparsejax.typing import Distribution, Prunable, Structure
 
 
 def static(
@@ -42,14 +44,11 @@ def static(
     """
     rounding.check_fraction("sparsity", sparsity)
 
-    def draw(params: Params, key: jax.Array) -> Masks:
-        return topology.masks_from_scores(
-            params,
-            scores.random(params, params, key),
-            sparsity,
-            distribution=distribution,
-            structure=structure,
-            prunable=prunable,
-        )
-
+    draw = functools.partial(
+        topology.random_masks,
+        sparsity=sparsity,
+        distribution=distribution,
+        structure=structure,
+        prunable=prunable,
+    )
     return transforms.fixed(draw, seed=seed)
