@@ -87,10 +87,12 @@ def mask_rule(
         moved = jnp.asarray(when(state.count), bool)
         # Every step has a key of its own, whether or not it is used: the masks are a function of
         # the seed and the step alone. 0 is the key of the first masks.
-        key = jax.random.fold_in(state.key, state.count + 1)
-        masks = _where(
-            moved, lambda masks: move_masks(masks, params, updates, key, state.count), state.masks
-        )
+
+        def move(masks: Masks) -> Masks:
+            key = jax.random.fold_in(state.key, state.count + 1)
+            return move_masks(masks, params, updates, key, state.count)
+
+        masks = _where(moved, move, state.masks)
         count = optax.safe_increment(state.count)
         return updates, MaskState(count, state.key, moved, masks)
 
