@@ -1,6 +1,7 @@
 """Mask trees: making them, applying them, finding them in an optimizer's state, counting them."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -134,7 +135,7 @@ def get_masks(opt_state: Any) -> Masks:
             "there are no masks in this optimizer state; is one of sparsejax's rules part of the "
             "transformation, e.g. sparsify(optax.adam(1e-3), rigl(0.9))?"
         )
-    return _put_together((), *found)
+    return put_together(found)
 
 
 def find_in_state(opt_state: Any, field: str) -> list[Any]:
@@ -225,8 +226,22 @@ def _fill_holes(masks: Masks) -> Masks:
     )
 
 
+def put_together(trees: Sequence[Masks]) -> Masks:
+    """Returns one mask tree of several that each know some of the parameters.
+
+    Raises:
+      ValueError: if two hold a mask of one parameter.
+
+    >>> trees = [{"a": jnp.array(False), "b": optax.MaskedNode()}, {"a": optax.MaskedNode(),
+    ...          "b": optax.MaskedNode()}]
+    >>> jax.tree.map(bool, put_together(trees))
+    {'a': False, 'b': True}
+    """
+    return _put_together((), *trees)
+
+
 def _put_together(path: tuple[Any, ...], *masks: Any) -> Masks:
-    """One mask tree of several with holes; a hole may stand for a whole subtree of another."""
+    """A hole in one tree may stand for a whole subtree of another."""
     known = [m for m in masks if not _is_hole(m)]
     if not known:
         return jnp.array(True)

@@ -5,6 +5,7 @@ keeps `masks` in its state. `sparsify(inner, rule)` trains any optax optimizer o
 those masks, so that after `optax.apply_updates` the pruned weights are exactly 0.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -25,12 +26,14 @@ class MaskState(NamedTuple):
       key: The key of `jax.random` that the rule's random choices hang on, with `count`.
       moved: Whether the last update computed the masks anew, a bool scalar.
       masks: The mask tree for the forward pass that comes next.
+      stays: The entries of `masks` that were on the masks before they moved the last time, too.
     """
 
     count: jax.Array  # type: ignore[assignment]  # shadows tuple.count, as optax's states do
     key: jax.Array
     moved: jax.Array
     masks: Masks
+    stays: Masks
 
 
 class SparsifyState(NamedTuple):
@@ -39,12 +42,10 @@ class SparsifyState(NamedTuple):
     Attributes:
       mask_state: The state of the mask rule.
       inner_state: The state of the optimizer.
-      support: The masks of the last update, by which new ones are told from old ones.
     """
 
     mask_state: Any
     inner_state: Any
-    support: Masks
 
 
 def mask_rule(
@@ -76,7 +77,8 @@ def mask_rule(
     def init(params: Params) -> MaskState:
         key = jax.random.key(seed)
         masks = init_masks(params, jax.random.fold_in(key, 0))
-        return MaskState(jnp.zeros((), jnp.int32), key, jnp.zeros((), bool), masks)
+        stays = jax.tree.map(jnp.copy, masks)
+        return MaskState(jnp.zeros((), jnp.int32), key, jnp.zeros((), bool), masks, stays)
 
     def update(
         updates: Params, state: MaskState, params: Params | None = None, **extra: Any
@@ -88,25 +90,21 @@ def mask_rule(
         # Every step has a key of its own, whether or not it is used: the masks are a function of
         # the seed and the step alone. 0 is the key of the first masks.
 
-        def move(masks: Masks) -> Masks:
+        def move(carry: tuple[jax.Array, Masks, Masks]) -> tuple[jax.Array, Masks, Masks]:
+            _, old, _ = carry
             key = jax.random.fold_in(state.key, state.count + 1)
-            return move_masks(masks, params, updates, key, state.count)
+            masks = move_masks(old, params, updates, key, state.count)
+            return jnp.zeros_like(moved), masks, jax.tree.map(jnp.logical_and, old, masks)
 
-        masks = _where(moved, move, state.masks)
+        # A loop of at most one turn leaves the masks in place, where lax.cond would copy them at
+        # every step.
+        _, masks, stays = jax.lax.while_loop(
+            lambda carry: carry[0], move, (moved, state.masks, state.stays)
+        )
         count = optax.safe_increment(state.count)
-        return updates, MaskState(count, state.key, moved, masks)
+        return updates, MaskState(count, state.key, moved, masks, stays)
 
     return optax.GradientTransformationExtraArgs(init, update)
-
-
-def _where(moved: jax.Array, move: Callable[[Masks], Masks], masks: Masks) -> Masks:
-    """`move(masks)` where the masks move, else the masks."""
-    # A loop of at most one turn leaves them in place, where lax.cond would copy them at every step.
-    return jax.lax.while_loop(
-        lambda carry: carry[0],
-        lambda carry: (jnp.zeros_like(carry[0]), move(carry[1])),
-        (moved, masks),
-    )[1]
 
 
 def fixed(
@@ -302,7 +300,7 @@ def sparsify(
         params = mask_trees.apply_masks(params, masks)
         inner_state = inner.init(params)
         _slot_masks(inner, inner_state, params, masks)  # refuses what it cannot reset
-        return SparsifyState(mask_state, inner_state, jax.tree.map(jnp.copy, masks))
+        return SparsifyState(mask_state, inner_state)
 
     def update(
         updates: Params, state: SparsifyState, params: Params | None = None, **extra: Any
@@ -311,10 +309,7 @@ def sparsify(
             raise ValueError("sparsify needs the parameters: call update(grads, state, params)")
         _, mask_state = rule.update(updates, state.mask_state, params, **extra)
         masks = masks_of(mask_state, params)
-        # A rule that does not say whether its masks moved is taken to move them at every step.
-        moves = mask_trees.find_in_state(mask_state, "moved") or [jnp.ones((), bool)]
-        moved = jnp.stack(moves).any()
-        stays = _where(moved, lambda old: jax.tree.map(jnp.logical_and, old, masks), state.support)
+        stays = mask_trees.spread(_stays(state.mask_state, mask_state), params)
         # Regrown weights start at 0, so the parameters are cut to what was and stays on the mask.
         start = mask_trees.apply_masks(params, stays)
         inner_state = _reset_slots(inner, state.inner_state, start, stays)
@@ -327,6 +322,9 @@ def sparsify(
             return optax.tree.zeros_like(jax.eval_shape(step, inner_state)[0]), inner_state
 
         if replace_step:
+            # A rule that does not say whether its masks moved is taken to move them every time.
+            moves = mask_trees.find_in_state(mask_state, "moved") or [jnp.ones((), bool)]
+            moved = jnp.stack(moves).any()
             steps, inner_state = jax.lax.cond(moved, no_step, step, inner_state)
         else:
             steps, inner_state = step(inner_state)
@@ -335,10 +333,24 @@ def sparsify(
             return jnp.where(stay, u, jnp.where(mask, u - p, -p))
 
         totals = jax.tree.map(total, steps, params, masks, stays)
-        support = _where(moved, lambda _: masks, stays)
-        return totals, SparsifyState(mask_state, inner_state, support)
+        return totals, SparsifyState(mask_state, inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _stays(before: Any, after: Any) -> Masks:
+    """The entries that an update of a rule leaves on the masks."""
+    masks, stays, moved = (
+        mask_trees.find_in_state(after, field) for field in ("masks", "stays", "moved")
+    )
+    if len(masks) == len(stays):  # these rules say it themselves
+        return mask_trees.put_together(
+            [
+                jax.tree.map(functools.partial(jnp.where, has_moved), stay, mask)
+                for has_moved, stay, mask in zip(moved, stays, masks, strict=True)
+            ]
+        )
+    return jax.tree.map(jnp.logical_and, mask_trees.get_masks(before), mask_trees.get_masks(after))
 
 
 def _reset_slots(
