@@ -87,11 +87,11 @@ def mask_rule(
         if params is None:
             raise ValueError("a mask rule needs the parameters: call update(grads, state, params)")
         moved = jnp.asarray(when(state.count), bool)
-        # Every step has a key of its own, whether or not it is used: the masks are a function of
-        # the seed and the step alone. 0 is the key of the first masks.
 
         def move(carry: tuple[jax.Array, Masks, Masks]) -> tuple[jax.Array, Masks, Masks]:
             _, old, _ = carry
+            # Every step has a key of its own, used or not, so that masks are a function of the seed
+            # and the step alone. 0 is the key of the first masks.
             key = jax.random.fold_in(state.key, state.count + 1)
             masks = move_masks(old, params, updates, key, state.count)
             return jnp.zeros_like(moved), masks, jax.tree.map(jnp.logical_and, old, masks)
