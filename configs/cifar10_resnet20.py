@@ -2,7 +2,7 @@
 
     python -m experiments.main --config configs/cifar10_resnet20.py --workdir runs/cifar10_resnet20
 
-Time: not measured yet. Result: not measured yet.
+Time: hours on two CPU cores (0.2 s a step of 64 images), not run there. Result: not measured.
 """
 
 from ml_collections import ConfigDict
