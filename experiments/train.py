@@ -27,7 +27,7 @@ from experiments.checkpoint import Checkpoints
 from experiments.config import check
 from experiments.data import Dataset, Split, batch_indices, crop_and_flip
 from experiments.errors import UserError
-from sparsejax.masks import Kept
+from sparsejax.masks import Kept, path_name
 
 
 class TrainState(NamedTuple):
@@ -391,7 +391,7 @@ def _best_step(history: list[records.Line]) -> int:
 def _layers(experiment: Experiment, state: TrainState) -> dict[str, tuple[int, int]]:
     """Kept and total entries of every parameter, also of those that are never pruned."""
     everything = {
-        jax.tree_util.keystr(path, simple=True, separator="/"): (leaf.size, leaf.size)
+        path_name(path): (leaf.size, leaf.size)
         for path, leaf in jax.tree_util.tree_leaves_with_path(state.params)
     }
     return everything | counts(experiment, state)

@@ -1,9 +1,10 @@
 """The exact k largest entries, found by counting: no sort, no gather.
 
-The k-th largest value is found by bisection on the bits of the scores, read as whole numbers that
-sort as the scores do. A step counts the entries above a trial threshold, a reduction, so the
-selection is as fast as memory is read and gives the same bits on sharded arrays as on one device.
-Ties at the threshold go to the lowest (row-major) index, found by bisection as well.
+The k-th largest value is found by interpolation and bisection on the bits of the scores, read as
+whole numbers that sort as the scores do. A step counts the entries above a trial threshold, a
+reduction, so the selection is as fast as memory is read and gives the same bits on sharded arrays
+as on one device. Ties at the threshold go to the lowest (row-major) index, which the same search
+finds.
 """
 
 import functools
