@@ -54,7 +54,10 @@ def claim(workdir: Path, config: ConfigDict) -> None:
         return
     theirs = read_json(path)
     if ours != theirs:
-        new, old = _flat(ours), _flat(theirs)
+        new, old = (
+            {key: json.dumps(value) for key, value in flat(tree, "config").items()}
+            for tree in (ours, theirs)
+        )
         differences = [
             f"  {key}: {old.get(key, 'absent')} there, {new.get(key, 'absent')} now"
             for key in sorted(old.keys() | new.keys())
@@ -64,6 +67,19 @@ def claim(workdir: Path, config: ConfigDict) -> None:
             f"{workdir} holds a run of another configuration; choose another --workdir, or repeat "
             "that configuration. The differences:\n" + "\n".join(differences)
         )
+
+
+def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Returns the values of a configuration by their dotted paths.
+
+    Example:
+      >>> flat({'seed': 0, 'rule': {'name': 'rigl', 'sparsity': 0.9}})
+      {'seed': 0, 'rule.name': 'rigl', 'rule.sparsity': 0.9}
+    """
+    if not isinstance(tree, dict) or not tree:
+        return {prefix: tree}
+    items = [flat(value, f"{prefix}.{key}" if prefix else key) for key, value in tree.items()]
+    return {path: value for item in items for path, value in item.items()}
 
 
 class Metrics:
@@ -136,10 +152,3 @@ def _write(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
-
-
-def _flat(tree: Any, path: str = "config") -> dict[str, str]:
-    if not isinstance(tree, dict):
-        return {path: json.dumps(tree)}
-    items = [_flat(value, f"{path}.{key}") for key, value in tree.items()]
-    return {key: value for item in items for key, value in item.items()}
