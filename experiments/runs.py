@@ -7,6 +7,7 @@ the same run is never made twice. A run's folder holds ``config.json``, ``metric
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -88,6 +89,8 @@ def read(path: Path) -> Run:
 def find(root: Path) -> list[Run]:
     """Returns every run in a folder and in the folders below it, in the order of their paths.
 
+    What lies within a run's folder is that run's own, its stages for instance, and not listed.
+
     Args:
       root: the folder of a run, of a sweep, or of several sweeps.
 
@@ -97,7 +100,12 @@ def find(root: Path) -> list[Run]:
     Raises:
       UserError: if a file of a run is not JSON.
     """
-    return [read(path.parent) for path in sorted(root.rglob("config.json"))]
+    found = []
+    for folder, subfolders, files in os.walk(root):
+        if "config.json" in files:
+            found.append(Path(folder))
+            subfolders.clear()
+    return [read(folder) for folder in sorted(found)]
 
 
 def differing(configs: Sequence[dict[str, Any]]) -> list[str]:
