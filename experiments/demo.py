@@ -22,7 +22,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from experiments import report
+from experiments import figures
 from experiments.config import default
 from experiments.errors import UserError
 from experiments.train import Experiment, Result, TrainState, init, prepare, train
@@ -52,7 +52,7 @@ def configs(steps: int) -> dict[str, ConfigDict]:
     return {"dense": dense, "RigL": rigl}
 
 
-def demo(workdir: Path, steps: int, console: Console) -> list[report.Result]:
+def demo(workdir: Path, steps: int, console: Console) -> list[figures.Result]:
     """Trains both networks, prints the table and draws the picture.
 
     Args:
@@ -74,7 +74,7 @@ def demo(workdir: Path, steps: int, console: Console) -> list[report.Result]:
         experiment = prepare(config)
         results.append(_result(name, experiment, run))
         curves.append(_curve(name, run))
-    console.print(report.table(results))
+    console.print(figures.table(results))
 
     # The last run is RigL's.
 
@@ -85,12 +85,12 @@ def demo(workdir: Path, steps: int, console: Console) -> list[report.Result]:
     }
     title = f"LeNet-300-100 on handwritten digits: dense, and {SPARSITY:.0%} sparse by RigL"
     path = workdir / "demo.png"
-    report.picture(path, title, curves, images)
+    figures.picture(path, title, curves, images)
     console.print(f"The picture is {path}; the runs are in {workdir}, remove it to start over.")
     return results
 
 
-def _result(name: str, experiment: Experiment, run: Result) -> report.Result:
+def _result(name: str, experiment: Experiment, run: Result) -> figures.Result:
     """The costs of a run, for one example."""
     assert run.summary is not None  # it was not stopped
     params = run.state.params
@@ -103,7 +103,7 @@ def _result(name: str, experiment: Experiment, run: Result) -> report.Result:
     method: metrics.Method = "rigl" if name == "RigL" else "dense"
     training = metrics.training_flops(method, dense, sparse, PERIOD)
     nbytes = metrics.nbytes(params, masks)
-    return report.Result(
+    return figures.Result(
         name=name,
         accuracy=run.summary["test_accuracy"],
         weights=counts(params, masks),
@@ -113,19 +113,19 @@ def _result(name: str, experiment: Experiment, run: Result) -> report.Result:
     )
 
 
-def _curve(name: str, run: Result) -> report.Curve:
+def _curve(name: str, run: Result) -> figures.Curve:
     """The validation accuracy, and the sparsity at the same steps."""
     accuracy = {
         line["step"]: line["accuracy"] for line in run.history if line["kind"] == "validation"
     }
     sparsity = {line["step"]: line["sparsity"] for line in run.history if line["kind"] == "train"}
     steps = list(accuracy)
-    return report.Curve(name, steps, list(accuracy.values()), [sparsity[step] for step in steps])
+    return figures.Curve(name, steps, list(accuracy.values()), [sparsity[step] for step in steps])
 
 
 def _per_pixel(experiment: Experiment, state: TrainState) -> np.ndarray:
     mask = np.asarray(get_masks(state.opt_state)["Dense_0"]["kernel"])
-    return report.connections_per_pixel(mask, experiment.dataset.train.images.shape[1:])
+    return figures.connections_per_pixel(mask, experiment.dataset.train.images.shape[1:])
 
 
 def main(argv: list[str]) -> None:

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.image import imread
 from rich.console import Console
 
-from experiments import report
+from experiments import figures
 from experiments.demo import configs, demo
 from experiments.errors import UserError
 
@@ -25,8 +25,8 @@ def files(workdir):
 
 def test_demo_trains_shows_and_reuses(tmp_path, monkeypatch):
     drawn = []
-    picture = report.picture
-    monkeypatch.setattr(report, "picture", lambda *args: (drawn.append(args), picture(*args)))
+    picture = figures.picture
+    monkeypatch.setattr(figures, "picture", lambda *args: (drawn.append(args), picture(*args)))
     workdir = tmp_path / "demo"
     (dense, rigl), text = run(workdir)
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from rich.console import Console
 
-from experiments.report import Curve, Result, connections_per_pixel, picture, table
+from experiments.figures import Curve, Result, connections_per_pixel, picture, table
 
 DENSE = Result("dense", 0.97, {}, (1000, 1000), (3000, 3000), (4400, 4400))
 RIGL = Result(
