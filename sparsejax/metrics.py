@@ -1,4 +1,4 @@
-"""What a sparse network costs: densities, FLOPs and bytes.
+"""What a sparse network costs, and how its masks move: densities, churn, FLOPs and bytes.
 
 Everything here is computed on the host from shapes and masks, in exact integers where the quantity
 is one. Leaves are named by their path, its keys joined by "/".
@@ -37,6 +37,33 @@ def densities(params: Params, masks: Masks) -> dict[str, float]:
       {'kernel': 0.375}
     """
     return {path: n.kept / n.total if n.total else 1.0 for path, n in counts(params, masks).items()}
+
+
+def churn(params: Params, before: Masks, after: Masks) -> float:
+    """Gives the share of the connections that changed from one set of masks to another.
+
+    Args:
+      params: The parameters, arrays or `jax.ShapeDtypeStruct`s of any shapes.
+      before: A tree of masks; a scalar `True` marks a leaf that stays dense, and does not count.
+      after: Another one.
+
+    Returns:
+      Entries that exactly one of the two keeps / entries that at least one of them keeps, over all
+      masked leaves together: 0 where they are the same, 1 where they have nothing in common. If a
+      share f of the connections moved, it is 2 f / (1 + f); if a share f was removed, it is f.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> before = {'kernel': jnp.array([[True, True, False, False]])}
+      >>> after = {'kernel': jnp.array([[True, False, True, False]])}
+      >>> churn({'kernel': jnp.ones((1, 4))}, before, after)
+      0.6666666666666666
+    """
+    before, after = spread(before, params), spread(after, params)
+    changed = counts(params, jax.tree.map(jnp.logical_xor, before, after)).values()
+    either = counts(params, jax.tree.map(jnp.logical_or, before, after)).values()
+    total = sum(n.kept for n in either)
+    return sum(n.kept for n in changed) / total if total else 0.0
 
 
 class Flops(NamedTuple):

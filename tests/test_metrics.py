@@ -1,4 +1,4 @@
-"""Densities, FLOPs and bytes against numbers counted by hand, by XLA and by running on ones."""
+"""Densities, churn, FLOPs and bytes against numbers counted by hand, by XLA, by running on ones."""
 
 import functools
 import math
@@ -11,7 +11,7 @@ import pytest
 from jax import lax
 
 from sparsejax.distributions import erk, uniform
-from sparsejax.metrics import Bytes, Flops, densities, flops, nbytes, training_flops
+from sparsejax.metrics import Bytes, Flops, churn, densities, flops, nbytes, training_flops
 from sparsejax.typing import Leaf
 
 DENSE = np.array(True)
@@ -62,6 +62,41 @@ def test_densities_are_of_the_masked_leaves():
         "conv": random_mask((1, 1, 1, 8), 2),
     }
     assert densities(params, masks) == {"a/w": 7 / 20, "conv": 2 / 8}
+
+
+def test_churn_is_the_distance_of_the_sets_of_connections():
+    params = {"a": struct(30, 40), "conv": struct(3, 3, 2, 8), "b": struct(40)}
+    masks = [
+        {
+            "a": random_mask((30, 40), 300 + 50 * seed, seed),
+            "conv": random_mask((1, 1, 1, 8), 2 + seed, seed),
+            "b": DENSE,
+        }
+        for seed in (0, 1)
+    ]
+    sets = [
+        {
+            (name, *index)
+            for name in ("a", "conv")
+            for index in np.argwhere(np.broadcast_to(mask[name], params[name].shape)).tolist()
+        }
+        for mask in masks
+    ]
+    want = len(sets[0] ^ sets[1]) / len(sets[0] | sets[1])
+    assert 0.5 < want < 1
+    assert churn(params, *masks) == churn(params, *reversed(masks)) == want
+    assert churn(params, masks[0], masks[0]) == 0
+
+
+def test_churn_at_the_ends_of_its_range():
+    params = {"a": struct(2, 4), "b": struct(4)}
+    left, right = ({"a": np.arange(8).reshape(2, 4) // 4 == row, "b": DENSE} for row in (0, 1))
+    assert churn(params, left, right) == 1
+    nothing = {"a": np.zeros((2, 4), bool), "b": DENSE}
+    assert churn(params, nothing, nothing) == 0
+    assert churn(params, DENSE, DENSE) == 0  # no leaf is masked
+    third = {"a": left["a"] & (np.arange(4) < 1), "b": DENSE}
+    assert churn(params, left, third) == 3 / 4  # the share that was removed
 
 
 def test_lenet300():
