@@ -16,7 +16,6 @@ import sys
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import app, flags, logging
 from ml_collections import ConfigDict
@@ -25,8 +24,8 @@ from rich.console import Console
 from experiments import figures
 from experiments.config import default
 from experiments.errors import UserError
-from experiments.train import Experiment, Result, TrainState, init, prepare, train
-from sparsejax import counts, dense_masks, get_masks, metrics
+from experiments.train import Experiment, Result, TrainState, counts, init, prepare, train
+from sparsejax import get_masks, metrics
 
 SPARSITY = 0.9
 PERIOD = 10
@@ -92,24 +91,16 @@ def demo(workdir: Path, steps: int, console: Console) -> list[figures.Result]:
 
 def _result(name: str, experiment: Experiment, run: Result) -> figures.Result:
     """The costs of a run, for one example."""
-    assert run.summary is not None  # it was not stopped
-    params = run.state.params
-    masks = get_masks(run.state.opt_state) if experiment.sparse else dense_masks(params)
-    image = jax.ShapeDtypeStruct((1, *experiment.dataset.train.images.shape[1:]), jnp.float32)
-    forward = metrics.flops(
-        lambda p, x: experiment.model.apply({"params": p}, x), params, image, masks=masks
-    )
-    dense, sparse = forward.total_dense, forward.total_sparse
-    method: metrics.Method = "rigl" if name == "RigL" else "dense"
-    training = metrics.training_flops(method, dense, sparse, PERIOD)
-    nbytes = metrics.nbytes(params, masks)
+    summary = run.summary
+    assert summary is not None  # it was not stopped
+    flops, nbytes = summary["flops"], summary["bytes"]
     return figures.Result(
         name=name,
-        accuracy=run.summary["test_accuracy"],
-        weights=counts(params, masks),
-        forward=(sparse, dense),
-        training=(training, metrics.training_flops("dense", dense)),
-        nbytes=(nbytes.sparse, nbytes.dense),
+        accuracy=summary["test_accuracy"],
+        weights=counts(experiment, run.state),
+        forward=(flops["sparse"], flops["dense"]),
+        training=(flops["training"], metrics.training_flops("dense", flops["dense"])),
+        nbytes=(nbytes["sparse"], nbytes["dense"]),
     )
 
 

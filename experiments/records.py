@@ -106,8 +106,8 @@ class Metrics:
         """Appends a line."""
         self.history.append(line)
         self._file.write(json.dumps(line) + "\n")
-        for key, value in line.items():
-            if key not in ("step", "kind"):
+        for key, value in flat(line).items():
+            if key not in ("step", "kind") and isinstance(value, int | float):
                 self._board.add_scalar(f"{line['kind']}/{key}", value, line["step"])
 
     def sync(self) -> None:

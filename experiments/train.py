@@ -22,12 +22,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import sparsejax
-from experiments import build, records
+from experiments import build, hparams, records
 from experiments.checkpoint import Checkpoints
 from experiments.config import check
+from experiments.costs import costs
 from experiments.data import Dataset, Split, batch_indices, crop_and_flip
 from experiments.errors import UserError
 from sparsejax.masks import Kept, path_name
+from sparsejax.metrics import churn, densities
+from sparsejax.typing import Masks
 
 
 class TrainState(NamedTuple):
@@ -38,12 +41,15 @@ class TrainState(NamedTuple):
       params: the model's parameters.
       batch_stats: the running statistics of batch norms; empty for models without.
       opt_state: the optimizer's state, with the masks in it.
+      evaluated_masks: the masks at the last evaluation, before the first those of the beginning;
+        empty for a dense network.
     """
 
     step: jax.Array
     params: Any
     batch_stats: Any
     opt_state: Any
+    evaluated_masks: Any
 
 
 class Result(NamedTuple):
@@ -127,9 +133,10 @@ def init(experiment: Experiment) -> TrainState:
         jax.random.fold_in(jax.random.key(experiment.seed), 0), _example(experiment.dataset)
     )
     params, opt_state = variables["params"], experiment.optimizer.init(variables["params"])
+    masks = sparsejax.get_masks(opt_state) if experiment.sparse else {}
     if experiment.start_sparse:
-        params = sparsejax.apply_masks(params, sparsejax.get_masks(opt_state))
-    return TrainState(jnp.int32(0), params, variables.get("batch_stats", {}), opt_state)
+        params = sparsejax.apply_masks(params, masks)
+    return TrainState(jnp.int32(0), params, variables.get("batch_stats", {}), opt_state, masks)
 
 
 def train_step(
@@ -164,7 +171,7 @@ def train_step(
     (loss, (logits, batch_stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
     updates, opt_state = experiment.optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    state = TrainState(state.step + 1, params, batch_stats, opt_state)
+    state = TrainState(state.step + 1, params, batch_stats, opt_state, state.evaluated_masks)
     return state, {"loss": loss, "correct": jnp.sum(logits.argmax(-1) == batch.labels)}
 
 
@@ -213,13 +220,37 @@ def variables(experiment: Experiment, state: TrainState) -> dict[str, Any]:
     return {"params": params, "batch_stats": state.batch_stats}
 
 
+def masks(experiment: Experiment, state: TrainState) -> Masks:
+    """Returns the masks in the state; those of a dense network keep everything."""
+    if experiment.sparse:
+        return sparsejax.get_masks(state.opt_state)
+    return sparsejax.dense_masks(state.params)
+
+
 def counts(experiment: Experiment, state: TrainState) -> dict[str, Kept]:
     """Returns the kept and all entries of each prunable parameter, by path."""
+    return sparsejax.counts(state.params, masks(experiment, state))
+
+
+def look_at_masks(experiment: Experiment, state: TrainState) -> tuple[TrainState, dict[str, Any]]:
+    """Returns the state that remembers its masks, and what an evaluation records of them.
+
+    Args:
+      experiment: the experiment.
+      state: the state that is evaluated.
+
+    Returns:
+      The state, and ``density``: the kept share of each prunable parameter, by path. A sparse
+      network has also ``churn``: of the connections that the masks keep now or kept at the
+      evaluation before (at the first: at the beginning), the share that only one of them keeps.
+    """
+    now = masks(experiment, state)
+    record: dict[str, Any] = {"density": densities(state.params, now)}
     if experiment.sparse:
-        masks = sparsejax.get_masks(state.opt_state)
-    else:
-        masks = sparsejax.dense_masks(state.params)
-    return sparsejax.counts(state.params, masks)
+        record["churn"] = churn(state.params, state.evaluated_masks, now)
+        # Copies: the next dispatch donates the state, in which no array may occur twice.
+        state = state._replace(evaluated_masks=jax.tree.map(jnp.copy, now))
+    return state, record
 
 
 def train(
@@ -270,6 +301,7 @@ def train(
         summary = _summarise(config, experiment, state, checkpoints, history) | rate
     finally:
         checkpoints.close()
+    hparams.write(workdir, summary["config"], summary)
     records.write_json(summary_path, summary)
     console.print(
         f"Test accuracy {summary['test_accuracy']:.2%}; "
@@ -323,7 +355,8 @@ def _loop(
             evaluating = end % config.eval_every == 0 or end == config.steps
             if evaluating:
                 results = _means([score(state, dataset.validation)], len(dataset.validation.labels))
-                metrics.write({"step": end, "kind": "validation"} | results)
+                state, of_masks = look_at_masks(experiment, state)
+                metrics.write({"step": end, "kind": "validation"} | results | of_masks)
                 progress.console.print(
                     f"step {end:>7,}  loss {line['loss']:.4f}  sparsity {line['sparsity']:.2%}  "
                     f"validation accuracy {results['accuracy']:.2%}"
@@ -374,6 +407,13 @@ def _summarise(
         "layers": {path: {"kept": kept, "total": total} for path, (kept, total) in layers.items()},
         "kept": sum(kept for kept, _ in layers.values()),
         "total": sum(total for _, total in layers.values()),
+        **costs(
+            experiment.model,
+            examples.images.shape[1:],
+            {"params": state.params, "batch_stats": state.batch_stats},
+            masks(experiment, state),
+            config.rule,
+        ),
     }
 
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import io
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -102,7 +103,9 @@ def test_a_run_learns_and_leaves_its_files(tmp_path, tiny):
         json.dumps(result.summary)
     )
     assert json.loads((tmp_path / "config.json").read_text())["rule"]["sparsity"] == 0.8
-    assert list((tmp_path / "tensorboard").iterdir())
+    names = [path.name for path in (tmp_path / "tensorboard").iterdir()]
+    assert len(names) == 2
+    assert "events.out.tfevents.hparams" in names
     assert result.summary["kept"] == 128 + 10  # 20 % of 640, and the biases
     assert "validation accuracy" in _text(console)
     assert not list(tmp_path.rglob("*.tmp"))
@@ -119,6 +122,43 @@ def test_the_summary_counts_what_is_not_zero(whole):
     masked = [path for path in layers if path.endswith("kernel")]
     kept, total = (sum(layers[path][key] for path in masked) for key in ("kept", "total"))
     assert whole.summary["sparsity"] == 1 - kept / total == pytest.approx(0.8, abs=1e-3)
+
+
+def test_evaluations_record_densities_and_churn(tmp_path, tiny):
+    """Against the masks of a second run of each length, which ends at that evaluation."""
+    result = train(tiny, tmp_path / "run", console=_console())
+    lines = [line for line in result.history if line["kind"] == "validation"]
+    experiment = prepare(tiny)
+    masks = [sparsejax.get_masks(init(experiment).opt_state)["Dense_0"]["kernel"]]
+    for steps in (4, 8, 12):
+        tiny.steps = steps
+        state = train(tiny, tmp_path / f"{steps}", console=_console()).state
+        masks.append(sparsejax.get_masks(state.opt_state)["Dense_0"]["kernel"])
+    for line, (before, after) in zip(
+        lines, itertools.pairwise(map(np.asarray, masks)), strict=True
+    ):
+        assert line["churn"] == (before ^ after).sum() / (before | after).sum()
+        assert line["density"] == {"Dense_0/kernel": after.mean()} == {"Dense_0/kernel": 0.2}
+    assert lines[0]["churn"] > 0
+    assert lines[2]["churn"] == 0  # the masks do not move any more after step 9, nor at it
+
+
+def test_a_dense_network_has_densities_and_no_churn(tmp_path, tiny):
+    tiny.rule = None
+    result = train(tiny, tmp_path, console=_console())
+    line = result.history[-1]
+    assert line["density"] == {"Dense_0/kernel": 1.0}
+    assert "churn" not in line
+    assert result.summary["flops"] == {"dense": 1280, "sparse": 1280, "training": 3 * 1280}
+    assert result.summary["bytes"] == {"dense": 2600, "sparse": 2600}
+
+
+def test_the_summary_holds_the_costs(whole):
+    assert whole.summary["flops"]["dense"] == 2 * 64 * 10
+    assert whole.summary["flops"]["sparse"] == 2 * 128
+    training = (3 * 256 * 3 + 2 * 256 + 1280) / 4  # the masks move every third step
+    assert whole.summary["flops"]["training"] == pytest.approx(training)
+    assert whole.summary["bytes"] == {"dense": 4 * 650, "sparse": 640 // 8 + 4 * (128 + 10)}
 
 
 def test_the_first_step_is_that_of_a_plain_loop(tiny, tmp_path):
