@@ -1,6 +1,7 @@
 """Data files with generated content, and a configuration that trains in a moment."""
 
 import gzip
+import json
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from experiments import data
+from experiments import data, records
 from experiments.config import default
 
 IDX_PARTS = {"train": 300, "t10k": 60}
@@ -62,3 +63,45 @@ def tiny() -> ConfigDict:
     config.rule = ConfigDict({"name": "rigl", "sparsity": 0.8, "period": 3, "end": 9})
     config.batch_size, config.steps, config.log_every, config.eval_every = 32, 12, 2, 4
     return config
+
+
+def write_run(
+    folder: Path,
+    rule: dict | None,
+    seed: int,
+    *,
+    accuracy: float | None,
+    error: str | None = None,
+    evaluations: int = 5,
+    **config,
+) -> None:
+    """Writes what a run leaves, without training: with no accuracy, of one that is not finished."""
+    rule = rule and {"sparsity": 0.9} | rule
+    sparsity = rule["sparsity"] if rule else 0.0
+    config = {"rule": rule, "seed": seed, "steps": 100 * evaluations} | config
+    folder.mkdir(parents=True)
+    records.write_json(folder / "config.json", config)
+    lines = []
+    for i in range(evaluations if error is None else 1):
+        line = {"step": 100 * (i + 1), "loss": 1 / (i + 1)}
+        lines.append(line | {"kind": "train", "accuracy": 0.5, "sparsity": sparsity})
+        value = (accuracy or 0.5) * (1 - 0.5 ** (i + 1))
+        density = {"Dense_0/kernel": 1 - sparsity, "Dense_10/kernel": 1.0, "Dense_2/kernel": 0.5}
+        line = line | {"kind": "validation", "accuracy": value, "density": density}
+        lines.append(line | ({"churn": 0.5 ** (i + 2)} if rule else {}))
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    if error is not None:
+        (folder / "error.txt").write_text(error)
+    elif accuracy is not None:
+        summary = {
+            "test_accuracy": accuracy,
+            "validation_accuracy": lines[-1]["accuracy"],
+            "sparsity": sparsity,
+            "kept": round(1000 * (1 - sparsity)),
+            "total": 1000,
+            "flops": {"dense": 2000, "sparse": 2000 * (1 - sparsity), "training": None},
+            "bytes": {"dense": 4000, "sparse": round(125 + 4000 * (1 - sparsity))},
+            "seconds": 1.5,
+            "step": lines[-1]["step"],
+        }
+        records.write_json(folder / "summary.json", summary)
