@@ -2,8 +2,8 @@
 
 A configuration is an ``ml_collections.ConfigDict``. The keys at the top are fixed, and listed in
 `default`. A key that holds a sub-configuration with a ``name`` (``data``, ``model``, ``optimizer``,
-``rule``, ``transform``) stands for a call of the public function of that name; its other keys are
-the arguments, which `experiments.build` checks against the function's signature.
+``procedure``, ``rule``, ``transform``) stands for a call of the public function of that name; its
+other keys are the arguments, which `experiments.build` checks against the function's signature.
 """
 
 from collections.abc import Callable
@@ -40,6 +40,8 @@ def default() -> ConfigDict:
     config.rule = placeholder(ConfigDict)
     # How the rule joins the optimizer: `sparsify`, or `chain` for the straight-through rules.
     config.transform = ConfigDict({"name": "sparsify"})
+    # What is done with all this: a name of `experiments.procedures`, or None to train one network.
+    config.procedure = placeholder(ConfigDict)
     # Examples a step. An epoch's last, incomplete batch is dropped.
     config.batch_size = 128
     # Optimizer steps of the whole run.
@@ -125,7 +127,7 @@ def check(config: ConfigDict) -> None:
         if key not in config:
             raise UserError(f"{path}: this key is missing")
         value, kind = config[key], known.get_type(key)
-        if key == "rule" and value is None:
+        if key in ("procedure", "rule") and value is None:
             continue
         expected: tuple[type, ...] = (int, float) if kind is float else (kind,)
         if not isinstance(value, expected) or isinstance(value, bool):

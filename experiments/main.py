@@ -50,7 +50,7 @@ def main(argv: list[str]) -> None:
     """Runs the experiment that the flags describe."""
     if len(argv) > 1:
         raise UserError(f"unexpected arguments: {' '.join(argv[1:])}; every option begins with --")
-    from experiments.train import train  # late: a wrong flag is refused, and help given, at once
+    from experiments import procedures  # late: a wrong flag is refused, and help given, at once
 
     stop = threading.Event()
 
@@ -61,7 +61,7 @@ def main(argv: list[str]) -> None:
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
     data_dir = Path(_DATA_DIR.value) if _DATA_DIR.value else None
-    train(_CONFIG.value, Path(str(_WORKDIR.value)), data_dir, stop=stop.is_set)
+    procedures.run(_CONFIG.value, Path(str(_WORKDIR.value)), data_dir, stop=stop.is_set)
 
 
 def parse_flags(argv: list[str]) -> list[str]:

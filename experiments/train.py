@@ -281,7 +281,36 @@ def train(
     console = console or Console()
     experiment = prepare(config, data_dir)
     records.claim(workdir, config)
-    state = jax.jit(functools.partial(init, experiment))()
+    begin = functools.partial(init, experiment)
+    return fit(config, workdir, experiment, begin, stop=stop, console=console)
+
+
+def fit(
+    config: ConfigDict,
+    workdir: Path,
+    experiment: Experiment,
+    begin: Callable[[], TrainState],
+    *,
+    stop: Callable[[], bool] = lambda: False,
+    console: Console,
+) -> Result:
+    """Trains from a state to the end of a run, or continues to; see `train` for the files.
+
+    Args:
+      config: the configuration.
+      workdir: the run's directory.
+      experiment: the configuration's objects, as `prepare` builds them, or others in their place.
+      begin: returns the state before the first step, the same at every call.
+      stop: asked between dispatches; when it says True, the run saves and returns.
+      console: where progress is shown.
+
+    Returns:
+      The result.
+
+    Raises:
+      UserError: if all checkpoints in the working directory are damaged.
+    """
+    state = jax.jit(begin)()
     checkpoints = Checkpoints(workdir / "checkpoints")
     try:
         restored = checkpoints.restore_latest(state)
