@@ -39,21 +39,21 @@ class Published(NamedTuple):
     not_run: str = ""
 
 
-def test_error(summary: Mapping[str, Any]) -> float:
+def error_percent(summary: Mapping[str, Any]) -> float:
     """Returns the error on the test examples after the last step, in percent.
 
     Example:
-      >>> test_error({'test_accuracy': 0.875})
+      >>> error_percent({'test_accuracy': 0.875})
       12.5
     """
     return 100 * (1 - float(summary["test_accuracy"]))
 
 
-def test_accuracy(summary: Mapping[str, Any]) -> float:
+def accuracy_percent(summary: Mapping[str, Any]) -> float:
     """Returns the accuracy on the test examples after the last step, in percent.
 
     Example:
-      >>> test_accuracy({'test_accuracy': 0.875})
+      >>> accuracy_percent({'test_accuracy': 0.875})
       87.5
     """
     return 100 * float(summary["test_accuracy"])
