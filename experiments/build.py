@@ -8,6 +8,7 @@ same way from their own modules.
 
 import functools
 import inspect
+import json
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -168,13 +169,20 @@ def dataset(config: ConfigDict, directory: Path | None) -> data.Dataset:
     Raises:
       UserError: if the configuration or a file is wrong, or a batch exceeds the training set.
     """
-    loaded: data.Dataset = make(config.data, DATA, "config.data", directory)
+    loaded = _loaded(json.dumps(ConfigDict({"data": config.data}).to_dict()), directory)
     if config.batch_size > len(loaded.train.labels):
         raise UserError(
             f"config.batch_size: {config.batch_size} is impossible; allowed: at most the "
             f"{len(loaded.train.labels)} training examples"
         )
     return loaded
+
+
+@functools.lru_cache(maxsize=1)
+def _loaded(spec: str, directory: Path | None) -> data.Dataset:
+    """Most runs of a sweep have their data in common."""
+    dataset: data.Dataset = make(ConfigDict(json.loads(spec)).data, DATA, "config.data", directory)
+    return dataset
 
 
 def model(config: ConfigDict, classes: int) -> nn.Module:

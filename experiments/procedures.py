@@ -16,11 +16,25 @@ from typing import Any
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from experiments import build
+from experiments import build, train
 from experiments.config import check
-from experiments.train import train
 
 PROCEDURE = build.Role({}, called=False, given=5)
+
+
+def prepare(config: ConfigDict, data_dir: Path | None = None) -> None:
+    """Checks a configuration as `run` does. Nothing is compiled, and nothing written.
+
+    Args:
+      config: the configuration, as `experiments.config.default` describes it.
+      data_dir: where data sets lie; None for the default.
+
+    Raises:
+      UserError: with the key's path and what is allowed, or the name of the file that is wrong.
+    """
+    train.prepare(config, data_dir)
+    if config.procedure is not None:
+        build.make(config.procedure, PROCEDURE, "config.procedure")
 
 
 def run(
@@ -49,7 +63,7 @@ def run(
     check(config)
     console = console or Console()
     if config.procedure is None:
-        return train(config, workdir, data_dir, stop=stop, console=console).summary
+        return train.train(config, workdir, data_dir, stop=stop, console=console).summary
     procedure = build.make(config.procedure, PROCEDURE, "config.procedure")
     summary: dict[str, Any] | None = procedure(
         config, workdir, data_dir, stop=stop, console=console

@@ -13,6 +13,21 @@ from experiments.errors import UserError
 Line = dict[str, Any]
 
 
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all.
+
+    Args:
+      path: the file; what it held before stays until the new content is on the disk.
+      text: the content.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
 def write_json(path: Path, content: Any) -> None:
     """Writes a file of JSON whole or not at all.
 
@@ -20,7 +35,7 @@ def write_json(path: Path, content: Any) -> None:
       path: the file; what it held before stays until the new content is on the disk.
       content: what `json` can write.
     """
-    _write(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
+    write_text(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
 
 
 def read_json(path: Path) -> Any:
@@ -98,7 +113,7 @@ class Metrics:
     def __init__(self, workdir: Path, step: int) -> None:
         self.path = workdir / "metrics.jsonl"
         self.history: list[Line] = [line for line in read_metrics(workdir) if line["step"] <= step]
-        _write(self.path, "".join(json.dumps(line) + "\n" for line in self.history))
+        write_text(self.path, "".join(json.dumps(line) + "\n" for line in self.history))
         self._file = self.path.open("a")
         self._board = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
 
@@ -145,10 +160,26 @@ def read_metrics(workdir: Path) -> list[Line]:
     return lines
 
 
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+def last_line(path: Path, kind: str | None = None) -> Line | None:
+    """Returns the last whole line of a file of metrics, without reading all of it.
+
+    Args:
+      path: the file.
+      kind: that of the line to find; None for any.
+
+    Returns:
+      The line; None if there is none in the file's last 64 KiB, or no file.
+    """
+    if not path.exists():
+        return None
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 65536))
+        *whole, _ = file.read().split(b"\n")
+    for text in reversed(whole):
+        try:
+            line: Line = json.loads(text)
+        except ValueError:  # the first, cut off
+            continue
+        if kind in (None, line["kind"]):
+            return line
+    return None
