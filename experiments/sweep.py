@@ -86,7 +86,8 @@ def execute(
     order = (root / ".workers" / f"{uuid.uuid4().hex[:8]}.json").absolute()
     data_dir = (data_dir or default_directory()).absolute()
     worker.Order(str(root.absolute()), tasks, failures, str(data_dir)).write(order)
-    view = board.Board(titles_of(list(unique.values())), console or Console())
+    order_of_tasks = [unique[name] for task in tasks for name in task]
+    view = board.Board(titles_of(order_of_tasks), console or Console())
     try:
         _supervise(order, launcher, view, stop)
     finally:
@@ -101,7 +102,8 @@ def _supervise(
 ) -> None:
     """Keeps as many workers at work as there may be, until nothing is left to do."""
     asked = worker.Order.read(order)
-    folders = {name: Path(asked.root) / name for name in asked.failures}
+    # In the order of the view, which that of the limits, in a file of JSON, is not.
+    folders = {name: Path(asked.root) / name for task in asked.tasks for name in task}
     jobs: dict[str, launchers.Job] = {}
     done = {"finished", "failed"}
     started = false_starts = 0

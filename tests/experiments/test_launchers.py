@@ -1,0 +1,113 @@
+"""Each launcher with real workers, one of which is killed in the middle; nothing is lost."""
+
+import io
+import os
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from experiments import claims, launchers, records, runs, sweep
+from experiments.checkpoint import Checkpoints
+from experiments.config import default
+from experiments.errors import UserError
+from experiments.train import train
+
+PATIENCE = 180  # seconds until a sweep that makes no progress fails the test
+NAMES = ["local", "submitit", "ray"]
+
+
+def _launcher(name: str) -> launchers.Launcher:
+    if name == "submitit":
+        return launchers.submitit(1, cluster="local", options={"timeout_min": 5})
+    return getattr(launchers, name)(1)
+
+
+def _config(seed: int, steps: int) -> ConfigDict:
+    config = default()
+    config.model.widths = ()
+    config.seed = seed
+    config.batch_size, config.steps = 8, steps
+    config.steps_per_dispatch, config.log_every, config.eval_every = 1, 1, 5
+    return config
+
+
+def _wait_until(holds, thread) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not holds():
+        assert thread.is_alive(), "the sweep is over"
+        assert time.monotonic() < deadline, "the sweep makes no progress"
+        time.sleep(0.01)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("name", NAMES)
+def test_a_worker_that_is_killed_is_replaced_and_nothing_is_lost(name, tmp_path):
+    """The long run's worker is killed; another one goes on and does the short run too."""
+    configs = [_config(0, 1500), _config(1, 5)]
+    folders = [tmp_path / runs.identity(config) for config in configs]
+    launcher = _launcher(name)
+    results: list = []
+
+    def run():
+        results.extend(
+            sweep.execute(
+                configs, tmp_path, launcher=launcher, console=Console(file=io.StringIO())
+            )
+        )
+
+    thread = threading.Thread(target=run)
+    try:
+        thread.start()
+        _wait_until((folders[0] / "checkpoints" / "20").exists, thread)
+        os.kill(claims.holder(folders[0]).worker["pid"], signal.SIGKILL)
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+    finally:
+        launcher.close()
+
+    assert [run.state for run in results] == ["finished", "finished"]
+    first, second = (claims.attempts(folder) for folder in folders)
+    assert [attempt.outcome for attempt in first] == [None, "finished"]
+    assert first[1].step >= 20
+    assert [attempt.outcome for attempt in second] == ["finished"]
+    assert "Continues after step" in (folders[0] / "log.txt").read_text()
+    steps = [line["step"] for line in results[0].history if line["kind"] == "train"]
+    assert steps == list(range(1, 1501))
+    alone = train(configs[1], tmp_path / "alone", console=Console(file=io.StringIO()))
+    assert results[1].history == alone.history
+
+
+def test_a_preempted_job_of_slurm_is_queued_again(tmp_path):
+    """By the signal that Submitit asks Slurm for; here to its local stand-in."""
+    config = _config(0, 1500)
+    folder = tmp_path / runs.identity(config)
+    launcher = _launcher("submitit")
+    results: list = []
+    starts: list = []
+
+    class Counting:
+        parallel, advice = 1, launcher.advice
+
+        def start(self, order: Path, job: str) -> launchers.Job:
+            starts.append(job)
+            return launcher.start(order, job)
+
+    def run():
+        console = Console(file=io.StringIO())
+        results.extend(sweep.execute([config], tmp_path, launcher=Counting(), console=console))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    _wait_until((folder / "checkpoints" / "20").exists, thread)
+    os.kill(claims.holder(folder).worker["pid"], signal.SIGUSR2)
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+    assert [run.state for run in results] == ["finished"]
+    assert [attempt.outcome for attempt in claims.attempts(folder)] == ["stopped", "finished"]
+    assert len(starts) == 1  # the same job, not another one
