@@ -1,4 +1,4 @@
-"""Lottery tickets: a dense network is trained and pruned, its smaller copy rewound, again and again.
+"""Lottery tickets: a network is trained, pruned and rewound, again and again.
 
 Frankle and Carbin, 'The lottery ticket hypothesis: finding sparse, trainable neural networks',
 arXiv:1803.03635. Each round prunes the smallest of the weights that the round before has trained,
