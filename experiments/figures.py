@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter
 from rich import box
 from rich.table import Table
 
@@ -189,6 +189,60 @@ def picture(
         temporary.unlink(missing_ok=True)
 
 
+def against_density(
+    title: str,
+    series: Mapping[str, Mapping[float, Sequence[float]]],
+    dense: Sequence[float],
+) -> Figure:
+    """Draws the accuracy of sparse networks against their density, from dense to sparse.
+
+    Lines are means, bands a sample standard deviation to each side.
+
+    Args:
+      title: what the figure shows.
+      series: name -> density, in (0, 1] -> the accuracies of its runs, in [0, 1]; at most six.
+      dense: the accuracies of the dense network's runs.
+
+    Returns:
+      The figure.
+
+    Raises:
+      ValueError: if there are too many series to tell them apart, or no run of the dense network.
+
+    Example:
+      >>> against_density("Pruned", {"magnitude": {0.5: [0.97, 0.98], 0.1: [0.95]}}, [0.98])
+      <Figure size ...>
+    """
+    if len(series) >= len(_COLOURS) or not dense:
+        raise ValueError(
+            f"such a figure takes at most {len(_COLOURS) - 1} series and a run of the dense "
+            f"network; got {len(series)} and {len(dense)}"
+        )
+    figure = Figure(figsize=(8.4, 5.2), dpi=150)
+    figure.set_layout_engine("constrained", w_pad=0.15, h_pad=0.12)
+    figure.suptitle(title, x=0.02, ha="left", color=_INK, fontsize=14, fontweight="bold")
+    ax = figure.subplots()
+    _plain(ax, "accuracy on the test examples")
+    centre, spread = _mean_and_sd(dense)
+    ax.axhline(centre, color=_COLOURS[0], linewidth=1.5, linestyle=(0, (5, 3)), label="dense")
+    ax.axhspan(centre - spread, centre + spread, color=_COLOURS[0], alpha=0.12, linewidth=0)
+    for (name, points), colour in zip(series.items(), _COLOURS[1:], strict=False):
+        densities = sorted(points, reverse=True)
+        means, sds = np.transpose([_mean_and_sd(points[x]) for x in densities])
+        ax.fill_between(densities, means - sds, means + sds, color=colour, alpha=0.18, linewidth=0)
+        ax.plot(densities, means, color=colour, label=name, linewidth=2, marker="o", ms=4)
+    ax.set_xscale("log")
+    ax.invert_xaxis()
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_minor_locator(NullLocator())
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter(PercentFormatter(xmax=1, decimals=None))
+    ax.set_xlabel("weights kept", color=_INK)
+    _frame(ax)
+    ax.legend(loc="lower left", frameon=False, labelcolor="linecolor", fontsize=11)
+    return figure
+
+
 def _lines(
     ax: Axes, heading: str, curves: Sequence[Curve], values: Sequence[Sequence[float]]
 ) -> None:
@@ -196,6 +250,15 @@ def _lines(
     for run, line, colour in zip(curves, values, _COLOURS, strict=False):
         ax.plot(run.steps, line, color=colour, label=run.name, linewidth=2, marker="o", ms=3)
     ax.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=None))
+    _frame(ax)
+
+
+def _mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
+    """The mean and the sample standard deviation, 0 of a single value."""
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+
+
+def _frame(ax: Axes) -> None:
     ax.grid(axis="y", color="#e4e6ea")
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.spines["bottom"].set_color("#a9aeb6")

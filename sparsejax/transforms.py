@@ -312,7 +312,7 @@ def sparsify(
         stays = mask_trees.spread(_stays(state.mask_state, mask_state), params)
         # Regrown weights start at 0, so the parameters are cut to what was and stays on the mask.
         start = mask_trees.apply_masks(params, stays)
-        inner_state = _reset_slots(inner, state.inner_state, start, stays)
+        inner_state = reset_slots(inner, state.inner_state, start, stays)
 
         def step(inner_state: Any) -> tuple[Params, Any]:
             on_mask = mask_trees.apply_masks(updates, masks)
@@ -353,10 +353,30 @@ def _stays(before: Any, after: Any) -> Masks:
     return jax.tree.map(jnp.logical_and, mask_trees.get_masks(before), mask_trees.get_masks(after))
 
 
-def _reset_slots(
+def reset_slots(
     inner: optax.GradientTransformation, state: Any, params: Params, stays: Masks
 ) -> Any:
-    """The optimizer's state, with fresh slots for all weights but those that stay."""
+    """Returns an optimizer's state with fresh slots for all weights but those that stay.
+
+    Args:
+      inner: The optimizer.
+      state: Its state.
+      params: The parameters that it trains.
+      stays: A mask tree with exactly the structure of the parameters.
+
+    Returns:
+      The state. What has no entry per weight is left as it is.
+
+    Raises:
+      ValueError: if optax cannot tell the optimizer's slots apart.
+
+    >>> import optax
+    >>> params = {"w": jnp.ones(2)}
+    >>> tx = optax.trace(0.9)
+    >>> _, state = tx.update({"w": jnp.array([1.0, 2.0])}, tx.init(params))
+    >>> reset_slots(tx, state, params, {"w": jnp.array([False, True])}).trace["w"].tolist()
+    [0.0, 2.0]
+    """
     return jax.tree.map(
         lambda stay, slot, fresh: slot if stay is True else jnp.where(stay, slot, fresh),
         _slot_masks(inner, state, params, stays),

@@ -7,6 +7,11 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 
+_INITIALIZERS = {
+    "glorot_normal": nn.initializers.glorot_normal(),
+    "lecun_normal": nn.initializers.lecun_normal(),
+}
+
 
 class MLP(nn.Module):
     """Fully connected layers with rectifiers between them.
@@ -14,21 +19,25 @@ class MLP(nn.Module):
     Attributes:
       widths: units of the hidden layers.
       classes: units of the last layer.
+      kernel_init: draws the weights; the biases begin at 0.
     """
 
     widths: Sequence[int]
     classes: int
+    kernel_init: nn.initializers.Initializer = _INITIALIZERS["lecun_normal"]
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         """Returns the logits, ``[batch, classes]``, of images of any shape ``[batch, ...]``."""
         x = images.reshape(len(images), -1)
         for width in self.widths:
-            x = nn.relu(nn.Dense(width)(x))
-        return nn.Dense(self.classes)(x)
+            x = nn.relu(nn.Dense(width, kernel_init=self.kernel_init)(x))
+        return nn.Dense(self.classes, kernel_init=self.kernel_init)(x)
 
 
-def lenet300(widths: Sequence[int] = (300, 100), classes: int = 10) -> nn.Module:
+def lenet300(
+    widths: Sequence[int] = (300, 100), classes: int = 10, initializer: str = "lecun_normal"
+) -> nn.Module:
     """Returns LeNet-300-100, or the same network with other widths.
 
     On 28x28 images it has 266,200 weights and 410 biases.
@@ -36,12 +45,14 @@ def lenet300(widths: Sequence[int] = (300, 100), classes: int = 10) -> nn.Module
     Args:
       widths: units of the hidden layers.
       classes: number of classes.
+      initializer: of the weights, both truncated normal: ``lecun_normal`` of variance 1 / inputs,
+        or ``glorot_normal`` of variance 2 / (inputs + outputs).
 
     Returns:
       The module.
 
     Raises:
-      ValueError: if a width is not positive.
+      ValueError: if a width is not positive, or the initializer unknown.
 
     Example:
       >>> lenet300(widths=(16,))
@@ -51,4 +62,8 @@ def lenet300(widths: Sequence[int] = (300, 100), classes: int = 10) -> nn.Module
         raise ValueError(
             f"widths: {tuple(widths)} has a layer without units; each must be at least 1"
         )
-    return MLP(tuple(widths), classes)
+    if initializer not in _INITIALIZERS:
+        raise ValueError(
+            f"initializer: {initializer!r} is unknown; allowed: {', '.join(_INITIALIZERS)}"
+        )
+    return MLP(tuple(widths), classes, _INITIALIZERS[initializer])
