@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 
+from experiments.models.dropout import scaled_dropout
+
 
 class MLP(nn.Module):
     """Fully connected layers with rectifiers between them.
@@ -14,21 +16,29 @@ class MLP(nn.Module):
     Attributes:
       widths: units of the hidden layers.
       classes: units of the last layer.
+      dropout: rate of `scaled_dropout` on the hidden units.
     """
 
     widths: Sequence[int]
     classes: int
+    dropout: float = 0.0
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         """Returns the logits, ``[batch, classes]``, of images of any shape ``[batch, ...]``."""
         x = images.reshape(len(images), -1)
         for width in self.widths:
-            x = nn.relu(nn.Dense(width)(x))
+            layer = nn.Dense(width)
+            x = nn.relu(layer(x))
+            if train and self.dropout:
+                kernel = layer.variables["params"]["kernel"]
+                x = scaled_dropout(x, kernel, self.dropout, self.make_rng("dropout"))
         return nn.Dense(self.classes)(x)
 
 
-def lenet300(widths: Sequence[int] = (300, 100), classes: int = 10) -> nn.Module:
+def lenet300(
+    widths: Sequence[int] = (300, 100), classes: int = 10, dropout: float = 0.0
+) -> nn.Module:
     """Returns LeNet-300-100, or the same network with other widths.
 
     On 28x28 images it has 266,200 weights and 410 biases.
@@ -36,6 +46,8 @@ def lenet300(widths: Sequence[int] = (300, 100), classes: int = 10) -> nn.Module
     Args:
       widths: units of the hidden layers.
       classes: number of classes.
+      dropout: the probability of dropping a hidden unit in training, were no weight pruned; see
+        `experiments.models.dropout.scaled_dropout`.
 
     Returns:
       The module.
@@ -51,4 +63,4 @@ def lenet300(widths: Sequence[int] = (300, 100), classes: int = 10) -> nn.Module
         raise ValueError(
             f"widths: {tuple(widths)} has a layer without units; each must be at least 1"
         )
-    return MLP(tuple(widths), classes)
+    return MLP(tuple(widths), classes, dropout)
