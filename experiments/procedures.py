@@ -18,9 +18,10 @@ from rich.console import Console
 
 from experiments import build
 from experiments.config import check
+from experiments.sensitivity import sensitivity
 from experiments.train import train
 
-PROCEDURE = build.Role({}, called=False, given=5)
+PROCEDURE = build.Role({"sensitivity": sensitivity}, called=False, given=5)
 
 
 def run(
