@@ -1,10 +1,17 @@
 """What the experiments of Han et al. 2015, arXiv 1506.02626, share."""
 
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 
+from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from experiments.config import default
+from experiments.grid import override
+from experiments.pruning_figures import against_sparsity
+from experiments.runs import Run
+
+SPARSITIES = (0.0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98)
 
 
 def pruned_in_rounds(
@@ -43,3 +50,55 @@ def pruned_in_rounds(
         {layer: {**cubic, "final": round(1 - share, 6)} for layer, share in kept.items()}
     )
     return config
+
+
+def sensitivity_of(config: ConfigDict) -> ConfigDict:
+    """Returns the measurement of the sensitivity of a configuration's dense reference."""
+    procedure = {"name": "sensitivity", "sparsities": SPARSITIES, "distribution": "global_"}
+    return override(config, {"rule": None, "procedure": procedure})
+
+
+def sensitivity_figure(title: str, runs: Sequence[Run]) -> Figure:
+    """Draws the accuracy of networks of which one layer, or all, were pruned without retraining."""
+    series: dict[str, dict[float, list[float]]] = {}
+    for run in runs:
+        for point in (run.summary or {})["sensitivity"]:
+            name = (point["layer"] or "all layers").removesuffix("/kernel")
+            values = series.setdefault(name, {}).setdefault(point["sparsity"], [])
+            values.append(100 * point["accuracy"])
+    return against_sparsity(
+        title, "test accuracy, %, not retrained", series, dashed=("all layers",)
+    )
+
+
+def tradeoff_figure(title: str, runs: Sequence[Run]) -> Figure:
+    """Draws the accuracy that pruning costs, with L1 and L2, with and without retraining."""
+    kinds = ("not retrained", "retrained", "pruned and retrained in rounds")
+    accuracies: dict[str, dict[float, list[float]]] = {
+        f"{norm}, {kind}": {} for kind in kinds for norm in ("L2", "L1")
+    }
+    for run in runs:
+        norm, summary = "L1" if run.config["l1"] else "L2", run.summary or {}
+        if run.config["rule"] is None:
+            kind, points = kinds[0], [p for p in summary["sensitivity"] if p["layer"] is None]
+        else:
+            kind = kinds[1 + (run.config["rule"]["when"]["name"] == "every")]
+            points = [{"sparsity": summary["sparsity"], "accuracy": summary["test_accuracy"]}]
+        for point in points:
+            values = accuracies[f"{norm}, {kind}"].setdefault(round(point["sparsity"], 4), [])
+            values.append(100 * point["accuracy"])
+    reference = statistics.mean(accuracies["L2, not retrained"][0.0])
+    gains = {
+        name: {
+            sparsity: [value - reference for value in values] for sparsity, values in line.items()
+        }
+        for name, line in accuracies.items()
+        if line
+    }
+    return against_sparsity(
+        title,
+        "test accuracy against the dense network with L2, points",
+        gains,
+        dashed=[name for name in gains if kinds[0] in name],
+        lowest=-4.5,
+    )
