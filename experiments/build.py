@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
@@ -207,7 +209,7 @@ def model(config: ConfigDict, classes: int) -> nn.Module:
 
 
 def optimizer(config: ConfigDict) -> optax.GradientTransformationExtraArgs:
-    """Builds the optimizer of a configuration: weight decay, optimizer and mask rule joined.
+    """Builds the optimizer of a configuration: L1 and L2 terms, optimizer and mask rule joined.
 
     Args:
       config: the whole configuration.
@@ -226,6 +228,8 @@ def optimizer(config: ConfigDict) -> optax.GradientTransformationExtraArgs:
     inner = make(config.optimizer, OPTIMIZER, "config.optimizer")
     if config.weight_decay:
         inner = optax.chain(optax.add_decayed_weights(config.weight_decay), inner)
+    if config.l1:
+        inner = optax.chain(_add_signs(config.l1), inner)
     if config.rule is None:
         return optax.with_extra_args_support(inner)
     rule = make(config.rule, RULE, "config.rule", seed=config.seed)
@@ -238,6 +242,15 @@ def optimizer(config: ConfigDict) -> optax.GradientTransformationExtraArgs:
     return make(config.transform, TRANSFORM, "config.transform", inner, rule)
 
 
+def _add_signs(coefficient: float) -> optax.GradientTransformation:
+    """Adds the gradient of the L1 term."""
+    return optax.stateless(
+        lambda updates, params: jax.tree.map(
+            lambda g, p: g + coefficient * jnp.sign(p), updates, params
+        )
+    )
+
+
 def name_of(spec: ConfigDict | str) -> Any:
     """Returns the name in a sub-configuration, None if there is none."""
     return spec if isinstance(spec, str) else spec.get("name")
@@ -247,6 +260,13 @@ def _argument(value: Any, annotation: Any, path: str) -> Any:
     """One argument: built where it is an object, checked where it is a plain value."""
     name = path.rpartition(".")[2]
     if name in ARGUMENTS and isinstance(value, str | ConfigDict):
+        if isinstance(value, ConfigDict) and "name" not in value and Mapping in _types(annotation):
+            return {  # one for each layer; numbers are checked where the layers are known
+                key: make(v, ARGUMENTS[name], f"{path}.{key}")
+                if isinstance(v, str | ConfigDict)
+                else v
+                for key, v in value.items()
+            }
         return make(value, ARGUMENTS[name], path)
     if isinstance(value, ConfigDict):
         return value.to_dict()

@@ -36,6 +36,8 @@ def default() -> ConfigDict:
     config.optimizer = ConfigDict({"name": "adam", "learning_rate": 1e-3})
     # Coefficient of the L2 term whose gradient is added to that of the loss (not decoupled).
     config.weight_decay = 0.0
+    # Coefficient of the L1 term, the sum of the parameters' magnitudes, likewise.
+    config.l1 = 0.0
     # A mask rule of `sparsejax`, or None for a dense network.
     config.rule = placeholder(ConfigDict)
     # How the rule joins the optimizer: `sparsify`, or `chain` for the straight-through rules.
@@ -64,11 +66,13 @@ LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "begin": (lambda value: value >= 0, "at least 0"),
     "classes": (lambda value: value >= 2, "at least 2"),
     "decay_steps": (lambda value: value >= 1, "at least 1"),
+    "dropout": (lambda value: 0 <= value < 1, "in [0, 1)"),
     "drop_fraction": (lambda value: 0 <= value <= 1, "in [0, 1]"),
     "end": (lambda value: value >= 0, "at least 0"),
     "eval_every": (lambda value: value >= 1, "at least 1"),
     "init_value": (lambda value: value >= 0, "at least 0"),
     "initial_sparsity": (lambda value: 0 <= value < 1, "in [0, 1)"),
+    "l1": (lambda value: value >= 0, "at least 0"),
     "learning_rate": (lambda value: value >= 0, "at least 0"),
     "log_every": (lambda value: value >= 1, "at least 1"),
     "momentum": (lambda value: 0 <= value < 1, "in [0, 1)"),

@@ -57,3 +57,16 @@ def accuracy_percent(summary: Mapping[str, Any]) -> float:
       87.5
     """
     return 100 * float(summary["test_accuracy"])
+
+
+def weights_kept_thousands(summary: Mapping[str, Any]) -> float:
+    """Returns how many weights are left, in whole thousands; biases do not count.
+
+    Example:
+      >>> layers = {'a/kernel': {'kept': 21_776, 'total': 266_200}, 'a/bias': {'kept': 410}}
+      >>> weights_kept_thousands({'layers': layers})
+      22.0
+    """
+    layers = summary["layers"].items()
+    kept = sum(layer["kept"] for path, layer in layers if not path.endswith("bias"))
+    return float(round(kept / 1000))

@@ -157,6 +157,7 @@ def train_step(
     if experiment.dataset.augment:
         key = jax.random.fold_in(jax.random.key(experiment.seed), 1)
         images = crop_and_flip(jax.random.fold_in(key, state.step), images)
+    dropout_key = jax.random.fold_in(jax.random.key(experiment.seed), 2)
 
     def loss_fn(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
         logits, updated = experiment.model.apply(
@@ -164,6 +165,7 @@ def train_step(
             experiment.dataset.normalise(images),
             train=True,
             mutable=["batch_stats"],
+            rngs={"dropout": jax.random.fold_in(dropout_key, state.step)},
         )
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels).mean()
         return loss, (logits, updated.get("batch_stats", {}))

@@ -23,6 +23,7 @@ from sparsejax.masks import (
     get_masks,
     straight_through,
 )
+from sparsejax.post_training.sensitivity import Sensitivity, sensitivity
 from sparsejax.schedules import cubic, every, once
 from sparsejax.scores import gradient, magnitude, random, saliency
 from sparsejax.selection import top_k_mask
@@ -41,6 +42,7 @@ from sparsejax.transforms import (
 __all__ = [
     "Kept",
     "MaskState",
+    "Sensitivity",
     "SparsifyState",
     "apply_masks",
     "block",
@@ -73,6 +75,7 @@ __all__ = [
     "random_masks",
     "rigl",
     "saliency",
+    "sensitivity",
     "set_",
     "snip",
     "sparsify",

@@ -6,7 +6,7 @@ those masks, so that after `optax.apply_updates` the pruned weights are exactly 
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +15,17 @@ import optax
 
 from sparsejax import distributions, rounding, schedules, scores, structures, topology
 from sparsejax import masks as mask_trees
-from sparsejax.typing import Amount, Distribution, Masks, Params, Prunable, Score, Structure, When
+from sparsejax.typing import (
+    Amount,
+    Distribution,
+    Masks,
+    Number,
+    Params,
+    Prunable,
+    Score,
+    Structure,
+    When,
+)
 
 
 class MaskState(NamedTuple):
@@ -126,7 +136,7 @@ def fixed(
 
 
 def prune(
-    sparsity: Amount,
+    sparsity: Amount | Mapping[str, Amount],
     *,
     score: Score = scores.magnitude,
     when: When | None = None,
@@ -141,17 +151,18 @@ def prune(
 
     Args:
       sparsity: The fraction of each prunable weight, or of all, off the mask: from 0 to 1, a number
-        or a schedule; may be traced.
+        or a schedule; may be traced. Or, by path pattern as in `custom`, the one of each layer;
+        the layers that no pattern names stay dense.
       score: `(params, grads, key) -> scores`.
       when: At which steps the masks are computed; None for every step.
-      distribution: Shares the budget among the layers.
+      distribution: Shares the budget among the layers; sparsities of each layer have none.
       structure: What competes with what; None for unstructured.
       prunable: `(path, leaf) -> bool`.
       seed: Seed of random scores; may be traced.
 
     Raises:
-      ValueError: if the sparsity is no fraction; by `init`, if no leaf is prunable, the structure
-        does not fit a leaf, or cannot be so sparse.
+      ValueError: if the sparsity is no fraction; by `init`, if no leaf is prunable, a pattern
+        matches none, the structure does not fit a leaf, or cannot be so sparse.
 
     >>> rule = prune(0.5, when=schedules.once(0))
     >>> params = {"w": jnp.array([[1.0, -3.0], [2.0, 0.5]])}
@@ -162,20 +173,28 @@ def prune(
     rounding.check_fraction("sparsity", sparsity)
     structure = structures.unstructured() if structure is None else structure
 
+    def budget(step: jax.Array) -> tuple[Number, Distribution]:
+        if isinstance(sparsity, Mapping):
+            own = {pattern: schedules.value_at(s, step) for pattern, s in sparsity.items()}
+            return 0.0, functools.partial(distributions.custom, sparsities=own)
+        return schedules.value_at(sparsity, step), distribution
+
     def init_masks(params: Params, key: jax.Array) -> Masks:
         del key
-        if rounding.is_concrete(sparsity):
-            topology.check_sparsity(params, sparsity, distribution, structure, prunable)
+        if rounding.is_concrete(sparsity) or isinstance(sparsity, Mapping):
+            amount, share_out = budget(jnp.zeros((), jnp.int32))
+            topology.check_sparsity(params, amount, share_out, structure, prunable)
         return _dense_masks(params, structure, prunable)
 
     def move_masks(
         masks: Masks, params: Params, updates: Params, key: jax.Array, step: jax.Array
     ) -> Masks:
+        amount, share_out = budget(step)
         return topology.masks_from_scores(
             params,
             score(params, updates, key),
-            schedules.value_at(sparsity, step),
-            distribution=distribution,
+            amount,
+            distribution=share_out,
             structure=structure,
             prunable=prunable,
             first=masks,

@@ -5,15 +5,19 @@ networks', arXiv:1506.02626."""
 import flax.linen as nn
 import jax
 
+from experiments.models.dropout import scaled_dropout
+
 
 class LeNet5(nn.Module):
     """Two convolutions with max pooling and two fully connected layers, with one rectifier.
 
     Attributes:
       classes: units of the last layer.
+      dropout: rate of `scaled_dropout` on the units of the layer before the last.
     """
 
     classes: int
+    dropout: float = 0.0
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
@@ -24,17 +28,23 @@ class LeNet5(nn.Module):
             x = nn.Conv(channels, (5, 5), padding="VALID")(x)
             x = nn.max_pool(x, (2, 2), strides=(2, 2))
         x = x.reshape(len(x), -1)
-        x = nn.relu(nn.Dense(500)(x))
+        layer = nn.Dense(500)
+        x = nn.relu(layer(x))
+        if train and self.dropout:
+            kernel = layer.variables["params"]["kernel"]
+            x = scaled_dropout(x, kernel, self.dropout, self.make_rng("dropout"))
         return nn.Dense(self.classes)(x)
 
 
-def lenet5_caffe(classes: int = 10) -> nn.Module:
+def lenet5_caffe(classes: int = 10, dropout: float = 0.0) -> nn.Module:
     """Returns Caffe's LeNet-5.
 
     On 28x28x1 images it has 430,500 weights and 580 biases. Images must be at least 16x16.
 
     Args:
       classes: number of classes.
+      dropout: the probability of dropping one of the 500 units in training, were no weight pruned;
+        see `experiments.models.dropout.scaled_dropout`.
 
     Returns:
       The module.
@@ -43,4 +53,4 @@ def lenet5_caffe(classes: int = 10) -> nn.Module:
       >>> lenet5_caffe()
       LeNet5(...)
     """
-    return LeNet5(classes)
+    return LeNet5(classes, dropout)

@@ -1,6 +1,7 @@
 """Magnitude pruning: one shot or in rounds, to a sparsity or by a threshold."""
 
 import functools
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from sparsejax.typing import Amount, Distribution, Number, Params, Prunable, Str
 
 
 def magnitude_pruning(
-    sparsity: Amount | None = None,
+    sparsity: Amount | Mapping[str, Amount] | None = None,
     *,
     threshold: Number | None = None,
     quality: Number | None = None,
@@ -27,11 +28,13 @@ def magnitude_pruning(
 
     Args:
       sparsity: The fraction of weights off the mask, from 0 to 1: a number, or a schedule for
-        pruning in rounds; may be traced.
+        pruning in rounds; may be traced. Or, by path pattern as in `custom`, the one of each layer;
+        the layers that no pattern names stay dense.
       threshold: In place of a sparsity: the magnitude up to which weights go.
       quality: In place of a sparsity: the same in standard deviations of each layer.
       when: At which steps to prune; None for step 0 only.
-      distribution: Shares the budget among the layers; thresholds have none.
+      distribution: Shares the budget among the layers; thresholds and sparsities of each layer
+        have none.
       structure: What competes with what; None for unstructured. Units go by their mean magnitude.
       prunable: `(path, leaf) -> bool`.
 
@@ -40,7 +43,8 @@ def magnitude_pruning(
 
     Raises:
       ValueError: unless exactly one of sparsity, threshold and quality is given; if the sparsity is
-        no fraction; by `init`, if no leaf is prunable or the structure does not fit a leaf.
+        no fraction; by `init`, if no leaf is prunable, a pattern matches none, or the structure
+        does not fit a leaf.
 
     >>> import optax, sparsejax
     >>> params = {"w": jnp.array([[0.1, -2.0], [1.0, -0.2]])}

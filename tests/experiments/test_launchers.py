@@ -3,7 +3,6 @@
 import io
 import os
 import signal
-import subprocess
 import threading
 import time
 from pathlib import Path
@@ -12,10 +11,8 @@ import pytest
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from experiments import claims, launchers, records, runs, sweep
-from experiments.checkpoint import Checkpoints
+from experiments import claims, launchers, runs, sweep
 from experiments.config import default
-from experiments.errors import UserError
 from experiments.train import train
 
 PATIENCE = 180  # seconds until a sweep that makes no progress fails the test
@@ -56,9 +53,7 @@ def test_a_worker_that_is_killed_is_replaced_and_nothing_is_lost(name, tmp_path)
 
     def run():
         results.extend(
-            sweep.execute(
-                configs, tmp_path, launcher=launcher, console=Console(file=io.StringIO())
-            )
+            sweep.execute(configs, tmp_path, launcher=launcher, console=Console(file=io.StringIO()))
         )
 
     thread = threading.Thread(target=run)
