@@ -88,7 +88,7 @@ def sensitivity(
             "accuracy": int(sums["correct"]) / len(examples.labels),
             "loss": float(sums["loss"]) / len(examples.labels),
         }
-        points.append({"layer": layer, "sparsity": sparsity} | means)
+        points.append({"layer": layer, "sparsity": sparsity, **means})
         console.print(f"{layer or 'all layers'}  {sparsity:.1%}  {means['accuracy']:.2%}")
         if stop():
             return None
