@@ -96,6 +96,10 @@ def run(main: Callable[[], Any], required: list[str]) -> None:
         main()
 
     flags.mark_flags_as_required(required)
+    for module, defined in flags.FLAGS.flags_by_module_dict().items():
+        if module.startswith("experiments."):  # --help shows them as it does the command's own
+            for flag in defined:
+                flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
     try:
         app.run(without_arguments, flags_parser=parse)
     except UserError as error:

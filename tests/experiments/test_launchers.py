@@ -3,6 +3,7 @@
 import io
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -13,7 +14,9 @@ from rich.console import Console
 
 from experiments import claims, launchers, runs, sweep
 from experiments.config import default
+from experiments.errors import UserError
 from experiments.train import train
+from experiments.worker import Order
 
 PATIENCE = 180  # seconds until a sweep that makes no progress fails the test
 NAMES = ["local", "submitit", "ray"]
@@ -46,7 +49,7 @@ def _wait_until(holds, thread) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_worker_that_is_killed_is_replaced_and_nothing_is_lost(name, tmp_path):
     """The long run's worker is killed; another one goes on and does the short run too."""
-    configs = [_config(0, 1500), _config(1, 5)]
+    configs = [_config(0, 400), _config(1, 5)]
     folders = [tmp_path / runs.identity(config) for config in configs]
     launcher = _launcher(name)
     results: list = []
@@ -73,14 +76,14 @@ def test_a_worker_that_is_killed_is_replaced_and_nothing_is_lost(name, tmp_path)
     assert [attempt.outcome for attempt in second] == ["finished"]
     assert "Continues after step" in (folders[0] / "log.txt").read_text()
     steps = [line["step"] for line in results[0].history if line["kind"] == "train"]
-    assert steps == list(range(1, 1501))
+    assert steps == list(range(1, 401))
     alone = train(configs[1], tmp_path / "alone", console=Console(file=io.StringIO()))
     assert results[1].history == alone.history
 
 
 def test_a_preempted_job_of_slurm_is_queued_again(tmp_path):
     """By the signal that Submitit asks Slurm for; here to its local stand-in."""
-    config = _config(0, 1500)
+    config = _config(0, 400)
     folder = tmp_path / runs.identity(config)
     launcher = _launcher("submitit")
     results: list = []
@@ -106,3 +109,43 @@ def test_a_preempted_job_of_slurm_is_queued_again(tmp_path):
     assert [run.state for run in results] == ["finished"]
     assert [attempt.outcome for attempt in claims.attempts(folder)] == ["stopped", "finished"]
     assert len(starts) == 1  # the same job, not another one
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: launchers.local(0), "--parallel: 0 is impossible; allowed: at least 1"),
+        (lambda: launchers.local(cores=0), "--cores: 0 is impossible; allowed: at least 1"),
+        (lambda: launchers.local(gpus=-1), "--gpus: -1 is impossible; allowed: at least 0"),
+        (lambda: launchers.local(gpus=1), "--gpus: 1 for each worker, but this machine has 0"),
+        (lambda: launchers.submitit(1), "there is no srun; start the sweep where Slurm is"),
+    ],
+)
+def test_what_there_is_not_is_refused(make, message, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UserError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("name", ["submitit", "ray"])
+def test_a_missing_library_names_its_extra(name, monkeypatch):
+    monkeypatch.setitem(sys.modules, name, None)  # as if it were not installed
+    with pytest.raises(UserError, match=rf"pip install 'sparsejax\[{name}\]'"):
+        _launcher(name)
+
+
+def test_each_local_worker_has_cores_and_devices_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
+    launcher = launchers.local(gpus=2)
+    assert launcher.parallel == min(2, len(os.sched_getaffinity(0)))
+    launcher = launchers.local(2, cores=1)
+    order = tmp_path / "order.json"
+    Order(str(tmp_path), [], {}, "").write(order)
+    jobs = [launcher.start(order, name) for name in ("a", "b")]
+    cores = [os.sched_getaffinity(job.process.pid) for job in jobs]
+    if len(os.sched_getaffinity(0)) > 1:
+        assert [len(group) for group in cores] == [1, 1]
+        assert cores[0] != cores[1]
+    launcher.close()
+    assert not any(job.running() for job in jobs)
