@@ -3,12 +3,13 @@
 PYTHON ?= $(firstword $(foreach python,python3 python3.14 python3.13 python3.12 python3.11,\
 	$(shell $(python) -c 'import sys; sys.version_info >= (3, 11) and print("$(python)")' 2>/dev/null)))
 
-.PHONY: help demo test lint
+.PHONY: help demo test lint notebooks
 
 help:
-	@echo "make demo   train dense and sparse networks on handwritten digits, show table and picture"
-	@echo "make test   run all tests"
-	@echo "make lint   check style and types"
+	@echo "make demo        train dense and sparse networks on handwritten digits, show table and picture"
+	@echo "make test        run all tests"
+	@echo "make lint        check style and types"
+	@echo "make notebooks   make the notebooks from their text, and execute them"
 
 demo: .venv/installed
 	.venv/bin/python -m experiments.demo
@@ -20,6 +21,9 @@ lint: .venv/installed
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+
+notebooks: .venv/installed
+	.venv/bin/python -m notebooks.execute
 
 # The mark is made last: an installation that was interrupted is taken up again.
 .venv/installed: setup.cfg pyproject.toml requirements-lock.txt
