@@ -161,6 +161,12 @@ def test_the_smallest_of_the_trained_weights_go(whole):
             assert trained[mask].min() >= trained[~mask].max()
 
 
+def test_a_pruned_weight_stays_pruned_where_others_are_zero():
+    ticket = {"w": np.array([[True, False, False, True]])}
+    params = {"w": np.array([[5.0, 0.0, 0.0, 0.0]], np.float32)}
+    assert np.array_equal(lottery._pruned(params, ticket, {"w": 2})["w"], ticket["w"])
+
+
 def test_tickets_begin_with_the_initial_weights(whole):
     initial = init(prepare(whole.config))
     assert digest(whole.before["round_00_dense"]) == digest(initial)
