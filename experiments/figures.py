@@ -232,14 +232,14 @@ def against_density(
         ax.fill_between(densities, means - sds, means + sds, color=colour, alpha=0.18, linewidth=0)
         ax.plot(densities, means, color=colour, label=name, linewidth=2, marker="o", ms=4)
     ax.set_xscale("log")
-    ax.invert_xaxis()
+    ax.set_xlim(1.06, 0.9 * min((x for points in series.values() for x in points), default=0.9))
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.xaxis.set_minor_locator(NullLocator())
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(PercentFormatter(xmax=1, decimals=None))
     ax.set_xlabel("weights kept", color=_INK)
     _frame(ax)
-    ax.legend(loc="lower left", frameon=False, labelcolor="linecolor", fontsize=11)
+    ax.legend(loc="best", frameon=False, labelcolor="linecolor", fontsize=11)
     return figure
 
 

@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 import sparsejax
-from experiments import records
+from experiments import build, records
 from experiments.errors import UserError
 from experiments.train import Experiment, Result, TrainState, counts, fit, init, prepare
 from sparsejax.rounding import portion
@@ -99,8 +99,8 @@ def lottery(
     """
     if config.rule is not None:
         raise UserError(
-            f"config.rule: {config.rule!r} is impossible with the procedure lottery, which makes "
-            "the masks itself; allowed: None"
+            f"config.rule: {build.name_of(config.rule)!r} is impossible with the procedure "
+            "lottery, which makes the masks itself; allowed: None"
         )
     for name, value in [("rate", rate), *((f"rates[{k!r}]", v) for k, v in (rates or {}).items())]:
         _require(name, value, isinstance(value, int | float) and 0 <= value < 1, "in [0, 1)")

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 import sparsejax
+from experiments import procedures
 from experiments.checkpoint import digest
 from experiments.errors import UserError
 from experiments.train import init, prepare, train
@@ -69,6 +70,9 @@ def test_every_config_takes_two_steps(path, tmp_path, idx_directory, cifar_direc
     if config.rule is not None and "period" in config.rule:
         config.rule.period = 1
     data_dir = cifar_directory if config.data.name == "cifar10" else idx_directory()
+    if config.procedure is not None:
+        _assert_procedure_takes_two_steps(config, tmp_path / "run", data_dir)
+        return
 
     result = train(config, tmp_path / "run", data_dir, console=_console())
 
@@ -87,6 +91,21 @@ def test_every_config_takes_two_steps(path, tmp_path, idx_directory, cifar_direc
     if config.transform.name == "sparsify":
         sparse = sparsejax.apply_masks(result.state.params, masks)
         assert digest(sparse) == digest(result.state.params)
+
+
+def _assert_procedure_takes_two_steps(config, workdir, data_dir):
+    """In each stage; there are as few as possible, since each is compiled for itself."""
+    fewest = {"rounds": 1, "controls": ()}
+    config.procedure.update({key: fewest[key] for key in fewest if key in config.procedure})
+    summary = procedures.run(config, workdir, data_dir, console=_console())
+    assert json.loads(json.dumps(summary)) == json.loads((workdir / "summary.json").read_text())
+    assert summary["stages"]
+    for name, stage in summary["stages"].items():
+        assert stage["step"] == 2
+        assert 0 <= stage["test_accuracy"] <= 1
+        lines = [json.loads(x) for x in (workdir / name / "metrics.jsonl").read_text().splitlines()]
+        assert [(line["step"], line["kind"]) for line in lines][-1] == (2, "validation")
+        assert all(np.isfinite(line["loss"]) for line in lines)
 
 
 def test_a_run_learns_and_leaves_its_files(tmp_path, tiny):
