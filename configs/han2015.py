@@ -39,7 +39,7 @@ def pruned_in_rounds(
     config.weight_decay = 5e-4
     config.optimizer = ConfigDict({"name": "sgd", "momentum": 0.9})
     rate = ConfigDict({"name": "exponential_decay", "staircase": True, "decay_rate": 0.1})
-    rate.init_value = 0.02
+    rate.init_value = 0.05
     rate.end_value = rate.get_ref("init_value") * 0.1  # one drop, and no more
     rate.transition_steps = dense
     config.optimizer.learning_rate = rate

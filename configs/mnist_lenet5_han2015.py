@@ -51,15 +51,15 @@ PUBLISHED = (
 def get_config() -> ConfigDict:
     """Returns the configuration."""
     config = pruned_in_rounds(
-        dense=4_500,
-        period=900,
+        dense=4_000,
+        period=700,
         rounds=4,
         steps=9_000,
         kept={"Conv_0/*": 0.66, "Conv_1/*": 0.12, "Dense_0/*": 0.08, "Dense_1/*": 0.19},
     )
     config.model = ConfigDict({"name": "lenet5_caffe"})
-    config.optimizer.learning_rate.init_value = 0.01
+    config.optimizer.learning_rate.init_value = 0.02
     config.batch_size = 64
     config.steps_per_dispatch = 1
-    config.eval_every = 900
+    config.eval_every = 500
     return config
