@@ -13,6 +13,7 @@ authors' code.
 from ml_collections import ConfigDict
 
 from experiments.config import default
+from experiments.grid import Overrides
 from experiments.published import Published, error_percent
 
 PAPER = "lee2019"
@@ -37,6 +38,11 @@ def get_config() -> ConfigDict:
     return config
 
 
+ROWS: list[tuple[str, float, Overrides]] = [
+    ("dense", 1.7, {"rule": None}),
+    ("SNIP 95 %", 1.6, {"rule.sparsity": 0.95}),
+    ("SNIP 98 %", 2.4, {}),
+]
 PUBLISHED = tuple(
     Published(
         f"LeNet-300-100 {name}",
@@ -48,9 +54,5 @@ PUBLISHED = tuple(
         overrides=overrides,
         minutes=1.5,
     )
-    for name, error, overrides in [
-        ("dense", 1.7, {"rule": None}),
-        ("SNIP, 95 % pruned", 1.6, {"rule.sparsity": 0.95}),
-        ("SNIP, 98 % pruned", 2.4, {}),
-    ]
+    for name, error, overrides in ROWS
 )

@@ -13,6 +13,7 @@ pruned here; they compete in the authors' code.
 from ml_collections import ConfigDict
 
 from experiments.config import default
+from experiments.grid import Overrides
 from experiments.published import Published, error_percent
 
 PAPER = "lee2019"
@@ -38,6 +39,11 @@ def get_config() -> ConfigDict:
     return config
 
 
+ROWS: list[tuple[str, float, Overrides]] = [
+    ("dense", 0.9, {"rule": None}),
+    ("SNIP 98 %", 0.8, {"rule.sparsity": 0.98}),
+    ("SNIP 99 %", 1.1, {}),
+]
 PUBLISHED = tuple(
     Published(
         f"LeNet-5 {name}",
@@ -49,9 +55,5 @@ PUBLISHED = tuple(
         overrides=overrides,
         minutes=5,
     )
-    for name, error, overrides in [
-        ("dense", 0.9, {"rule": None}),
-        ("SNIP, 98 % pruned", 0.8, {"rule.sparsity": 0.98}),
-        ("SNIP, 99 % pruned", 1.1, {}),
-    ]
+    for name, error, overrides in ROWS
 )
