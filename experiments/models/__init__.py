@@ -10,4 +10,4 @@ from experiments.models.resnet import resnet20
 from experiments.models.resnet50 import resnet50
 from experiments.models.wide_resnet import wrn22_2
 
-__all__ = ["lenet300", "lenet5_caffe", "resnet20", "resnet50", "small_cnn", "wrn22_2"]
+__all__ = ["lenet5_caffe", "lenet300", "resnet20", "resnet50", "small_cnn", "wrn22_2"]

@@ -1,4 +1,5 @@
-"""The wide residual network of Zagoruyko & Komodakis, 'Wide residual networks', arXiv:1605.07146."""
+"""The wide residual network for CIFAR of Zagoruyko & Komodakis, 'Wide residual networks',
+arXiv:1605.07146."""
 
 import functools
 
