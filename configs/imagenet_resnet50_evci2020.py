@@ -1,7 +1,8 @@
 """ResNet-50 at the size of ImageNet, 80 % sparse by RigL and the methods it is compared with.
 
     python -m experiments.main --config configs/imagenet_resnet50_evci2020.py \
-        --workdir runs/imagenet_resnet50 --config.batch_size=2 --config.steps=2
+        --workdir runs/imagenet_resnet50 --config.data.train=8 --config.batch_size=2 \
+        --config.steps=2
 
 The images are generated at random, in ImageNet's shape: reading ImageNet is not part of this
 project, so the configuration shows that everything fits, and measures nothing. The figures are

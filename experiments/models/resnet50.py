@@ -3,6 +3,7 @@ arXiv:1512.03385, with the stride in the 3x3 convolutions ('v1.5'), as the pruni
 it."""
 
 import functools
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
@@ -43,13 +44,15 @@ class Bottleneck(nn.Module):
 
 
 class ResNet50(nn.Module):
-    """Four stages of 3, 4, 6 and 3 bottleneck blocks.
+    """Stages of bottleneck blocks; the resolution halves and the width doubles stage by stage.
 
     Attributes:
+      blocks: blocks in each stage.
       width: channels within the blocks of the first stage.
       classes: units of the last layer.
     """
 
+    blocks: Sequence[int]
     width: int
     classes: int
 
@@ -63,20 +66,23 @@ class ResNet50(nn.Module):
         x = _conv(self.width, (7, 7), strides=2, name="stem")(images)
         x = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9)(x))
         x = nn.max_pool(x, (3, 3), strides=(2, 2), padding="SAME")
-        for stage, blocks in enumerate((3, 4, 6, 3)):
+        for stage, blocks in enumerate(self.blocks):
             for block in range(blocks):
                 stride = 2 if stage and not block else 1
                 x = Bottleneck(self.width * 2**stage, stride)(x, train)
         return nn.Dense(self.classes)(x.mean(axis=(1, 2)))
 
 
-def resnet50(width: int = 64, classes: int = 1000) -> nn.Module:
-    """Returns ResNet-50, or the same network with another width.
+def resnet50(
+    blocks: Sequence[int] = (3, 4, 6, 3), width: int = 64, classes: int = 1000
+) -> nn.Module:
+    """Returns ResNet-50, or the same network with other numbers of blocks or another width.
 
     With 1,000 classes, on 224x224x3 images, it has 25,557,032 parameters, 25,502,912 of them in
     kernels.
 
     Args:
+      blocks: bottleneck blocks in each stage.
       width: channels within the blocks of the first stage.
       classes: number of classes.
 
@@ -84,12 +90,12 @@ def resnet50(width: int = 64, classes: int = 1000) -> nn.Module:
       The module; it has the collection ``batch_stats`` beside ``params``.
 
     Raises:
-      ValueError: if `width` is not positive.
+      ValueError: if `width`, or a number of blocks, is not positive.
 
     Example:
       >>> resnet50(width=4)
       ResNet50(...)
     """
-    if width < 1:
-        raise ValueError(f"width: {width} must be at least 1")
-    return ResNet50(width, classes)
+    if any(number < 1 for number in (*blocks, width)):
+        raise ValueError(f"blocks {tuple(blocks)} and width {width}: each must be at least 1")
+    return ResNet50(tuple(blocks), width, classes)
