@@ -59,7 +59,7 @@ def rule(name: str, transform: str = "sparsify", **arguments: Any) -> Overrides:
     return {"rule": described, "transform": {"name": transform}}
 
 
-GRADUAL = {"begin": 10_000, "end": 25_000, "period": 1_000}
+GRADUAL: dict[str, Any] = {"begin": 10_000, "end": 25_000, "period": 1_000}
 ROWS: list[tuple[str, float, Overrides]] = [
     ("dense", 76.67, {"rule": None}),
     ("random, gradual", 70.19, rule("gmp", score="random", **GRADUAL)),
