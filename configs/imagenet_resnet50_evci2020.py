@@ -82,7 +82,7 @@ PUBLISHED = tuple(
         lower_is_better=False,
         overrides=overrides,
         minutes=100_000,
-        not_run="needs ImageNet, whose place generated images take here, and a GPU",
+        not_run="needs ImageNet and a GPU",
     )
     for name, accuracy, overrides in ROWS
 )

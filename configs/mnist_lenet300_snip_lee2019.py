@@ -8,6 +8,10 @@ a weight decay of 5e-4 on all parameters, the scores from one batch, and initial
 1 / fan-in. The rate falls to a tenth every 12,000 of 36,000 steps; the paper lets it fall every
 25,000 and does not say for how long it trains. Biases are not pruned here; they compete in the
 authors' code.
+
+Time: 1.7 minutes on one CPU core. Result: at 98 % a test error of 2.81 and 2.94 % (seeds 0 and 1),
+where the paper has 2.4 %. Longer training does not close the gap: 75,000 steps with the paper's
+decays give 2.85 % (seed 0).
 """
 
 from ml_collections import ConfigDict

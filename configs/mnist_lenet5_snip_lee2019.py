@@ -8,6 +8,8 @@ a weight decay of 5e-4 on all parameters, the scores from one batch, and initial
 1 / fan-in. The rate falls to a tenth every 1,500 of 4,500 steps, which a core of a CPU can do in
 minutes; the paper lets it fall every 25,000 and does not say for how long it trains. Biases are not
 pruned here; they compete in the authors' code.
+
+Time: about 5 minutes on one CPU core. Result: not measured yet.
 """
 
 from ml_collections import ConfigDict

@@ -204,6 +204,8 @@ def main() -> None:
     if not values.paper:
         raise UserError(f"--paper: name one of {', '.join(found)}; --list shows what they hold")
     parts = select(found, values.paper, values.only)
+    if values.results:
+        results.check(Path(values.results), values.paper)
     configs = [config for config, _ in planned(parts, values.seeds, values.only)]
     sweep.prepare(configs, command.data_dir())
     stop = command.stop_on_signals()

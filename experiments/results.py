@@ -18,6 +18,18 @@ from experiments.comparison import HEADINGS, Comparison, cells
 from experiments.errors import UserError
 
 
+def check(file: Path, paper: str) -> None:
+    """Checks that a paper's section can be written to a file, before hours of training.
+
+    Raises:
+      UserError: if its folder is not there, it cannot be read, or it is damaged where the section
+        is.
+    """
+    if not file.absolute().parent.is_dir():
+        raise UserError(f"--results: {file.absolute().parent}: no such folder")
+    replaced(_text(file), paper, "")
+
+
 def write(
     file: Path,
     paper: str,
@@ -41,8 +53,8 @@ def write(
     """
     folder = file.parent / "results"
     links = {stem: f"results/{paper}_{stem}.svg" for stem in figures}
+    text = _text(file)
     try:
-        text = file.read_text() if file.exists() else "# Results\n"
         changes = revision(Path(__file__).parents[1], file)
         content = section(paper, command, comparisons, links, changes)
         text = replaced(text, paper, content)
@@ -51,8 +63,8 @@ def write(
         for stem, figure in figures.items():
             records.write_text(file.parent / links[stem], _svg(figure))
         records.write_text(file, text)
-    except (OSError, UnicodeError) as error:
-        raise UserError(f"--results: {file} cannot be written: {error}") from error
+    except OSError as error:
+        raise UserError(f"--results: {file} cannot be written: {error.strerror}") from error
 
 
 def section(
@@ -119,6 +131,13 @@ def replaced(text: str, paper: str, content: str) -> str:
     if text.count(begin) != 1 or text.count(end) != 1 or not found:
         raise UserError(f"--results: the marks {begin} and {end} must occur once, in this order")
     return before + block + after
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text() if file.exists() else "# Results\n"
+    except (OSError, UnicodeError) as error:
+        raise UserError(f"--results: {file} cannot be read: {error}") from error
 
 
 def _row(texts: Sequence[str]) -> str:

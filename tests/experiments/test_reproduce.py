@@ -19,7 +19,7 @@ import pytest
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from experiments import build, comparison, papers, procedures, records, reproduce, results, runs
+from experiments import build, comparison, papers, records, reproduce, results, runs
 from experiments.comparison import Comparison, judged
 from experiments.config import check
 from experiments.errors import UserError
@@ -331,11 +331,17 @@ def test_damaged_marks_are_refused_and_nothing_is_written(tmp_path):
         results.write(file, "a", "command", [], {"f": Figure()})
     assert file.read_text() == "<!-- reproduce a: begin -->\nno end\n"
     assert not (tmp_path / "results").exists()
+    with pytest.raises(UserError, match="must occur once, in this order"):
+        results.check(file, "a")
+    results.check(file, "b")
 
 
-def test_a_file_that_cannot_be_written_is_named(tmp_path):
+def test_a_file_that_cannot_be_written_is_named_before_anything_is_trained(tmp_path):
+    file = tmp_path / "nowhere" / "R.md"
+    with pytest.raises(UserError, match=r"--results: .*nowhere: no such folder"):
+        results.check(file, "a")
     with pytest.raises(UserError, match=r"--results: .*nowhere.*cannot be written"):
-        results.write(tmp_path / "nowhere" / "R.md", "a", "command", [], {})
+        results.write(file, "a", "command", [], {})
 
 
 def test_the_revision_tells_changes_but_not_the_results_own(tmp_path, monkeypatch):
@@ -361,36 +367,44 @@ def test_the_revision_tells_changes_but_not_the_results_own(tmp_path, monkeypatc
     assert results.revision(tmp_path, file) == ""
 
 
-def test_runs_are_trained_and_resumed(parts, tmp_path):
-    """The real thing, without processes of its own: what is finished is not trained again."""
-
-    def execute(configs, root):
-        for config in configs:
-            procedures.run(
-                config, root / runs.identity(config), console=Console(file=io.StringIO())
-            )
-        return [runs.read(root / runs.identity(config)) for config in configs]
-
-    outcome = reproduce.reproduce(parts, tmp_path, seeds=1, only="dense", execute=execute)
-    times = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("summary.json")}
-    assert len(times) == 1
-    again = reproduce.reproduce(parts, tmp_path, seeds=1, only="dense", execute=execute)
-    assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("summary.json")} == times
-    for one, other in zip(outcome.comparisons, again.comparisons, strict=True):
-        assert one.values == other.values
-        assert one.verdict == other.verdict
-    dense = _by_row(outcome)["dense"]
-    summary = json.loads((dense.runs[0].path / "summary.json").read_text())
-    assert dense.values == {0: 100 * (1 - summary["test_accuracy"])}
-
-
-def _command(*arguments, cwd=ROOT) -> tuple[int, str]:
+def _command(*arguments, folder=papers.FOLDER) -> tuple[int, str]:
+    program = (
+        "import pathlib, runpy; from experiments import papers; "
+        f"papers.find.__defaults__ = (pathlib.Path({str(folder)!r}),); "
+        "runpy.run_module('experiments.reproduce', run_name='__main__', alter_sys=True)"
+    )
     done = subprocess.run(
-        [sys.executable, "-m", "experiments.reproduce", *map(str, arguments)],
-        cwd=cwd, capture_output=True, text=True,
-        env=os.environ | {"JAX_PLATFORMS": "cpu", "COLUMNS": "200", "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+        [sys.executable, "-c", program, *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "COLUMNS": "200"},
+    )
     return done.returncode, done.stdout + done.stderr
+
+
+def test_the_command_trains_what_is_not_there_and_writes_the_section(folder, tmp_path):
+    file, root = tmp_path / "RESULTS.md", tmp_path / "runs"
+    arguments = [
+        *("--paper", "tiny2020", "--only=dense", "--seeds=1", "--parallel", "1"),
+        *("--data_dir", tmp_path / "data", f"--workdir={root}", f"--results={file}"),
+    ]
+    code, output = _command(*arguments, folder=folder)
+    assert code == 0, output
+    (summary,) = root.rglob("summary.json")
+    error = 100 * (1 - json.loads(summary.read_text())["test_accuracy"])
+    first = file.read_text()
+    for text in (output, first):
+        assert f"{error:.2f}" in text
+        assert "not run: needs a GPU" in text
+    command = "python -m experiments.reproduce --only=dense --paper=tiny2020 --parallel=1 --seeds=1"
+    assert f"\n    {command}\n" in first
+    assert str(tmp_path) not in first
+    before = summary.stat().st_mtime_ns
+    code, output = _command(*arguments, folder=folder)
+    assert code == 0, output
+    assert summary.stat().st_mtime_ns == before
+    assert file.read_text() == first
 
 
 def test_the_command_lists_and_refuses():
