@@ -9,6 +9,8 @@ from ml_collections import ConfigDict
 
 from experiments.config import default
 
+PUBLISHED = "A setting of this project's own: no paper has a figure for it."
+
 
 def get_config() -> ConfigDict:
     """Returns the configuration: 160 epochs of SGD with momentum, as for the dense network."""

@@ -11,6 +11,8 @@ from ml_collections import ConfigDict
 
 from configs.base import mnist_lenet300
 
+PUBLISHED = "What the sparse networks are compared with: no paper's own setting."
+
 
 def get_config() -> ConfigDict:
     """Returns the configuration."""

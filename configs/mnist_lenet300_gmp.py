@@ -10,6 +10,9 @@ parameters kept.
 from ml_collections import ConfigDict
 
 from configs.base import mnist_lenet300
+from experiments.published import Published, accuracy_percent
+
+PAPER = "zhu2017"
 
 
 def get_config() -> ConfigDict:
@@ -19,3 +22,16 @@ def get_config() -> ConfigDict:
     config.rule = ConfigDict({"name": "gmp", "sparsity": 0.9, "period": 100})
     config.rule.begin, config.rule.end = steps // 5, steps * 3 // 4
     return config
+
+
+PUBLISHED = (
+    Published(
+        "LeNet-300-100 GMP 90 %",
+        accuracy_percent,
+        "% test accuracy",
+        "Abstract: a tenth of the parameters at a minimal loss",
+        claim="at most 0.5 points below the dense network, whose mean in its docstring is 98.57 %",
+        low=98.57 - 0.5,
+        lower_is_better=False,
+    ),
+)

@@ -11,6 +11,8 @@ from ml_collections import ConfigDict
 
 from configs.base import mnist_lenet300
 
+PUBLISHED = "A setting of this project's own: no paper has a figure for it."
+
 
 def get_config() -> ConfigDict:
     """Returns the configuration."""

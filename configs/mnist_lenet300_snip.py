@@ -11,6 +11,11 @@ from ml_collections import ConfigDict
 
 from configs.base import mnist_lenet300
 
+PUBLISHED = (
+    "A setting of this project's own: no paper has a figure for it. "
+    "mnist_lenet300_snip_lee2019.py has the paper's."
+)
+
 
 def get_config() -> ConfigDict:
     """Returns the configuration."""

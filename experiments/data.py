@@ -157,6 +157,54 @@ def cifar10(
     return _dataset(images, labels, *parts[-1], validation, augment)
 
 
+def generated(
+    directory: Path | None = None,
+    *,
+    height: int = 32,
+    width: int = 32,
+    channels: int = 3,
+    classes: int = 10,
+    train: int = 64,
+    test: int = 16,
+    validation: int = 16,
+) -> Dataset:
+    """Returns random images with random labels, the same at every call.
+
+    There is nothing to learn in them. They stand for a data set of their shape that is not there,
+    to see that a network fits in memory and how fast it trains.
+
+    Args:
+      directory: not used; the data is generated.
+      height: of the images, in pixels.
+      width: likewise.
+      channels: of the images.
+      classes: number of classes.
+      train: number of training examples.
+      test: number of test examples.
+      validation: number of further training examples that are held out.
+
+    Returns:
+      The data set.
+
+    Raises:
+      ValueError: if a number is not positive.
+
+    Example:
+      >>> generated(height=8, width=6, train=20).train.images.shape
+      (20, 8, 6, 3)
+    """
+    sizes = {"height": height, "width": width, "channels": channels, "train": train, "test": test}
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name}: {size} must be at least 1")
+    rng = np.random.default_rng(0)
+    n = train + validation + test
+    images = rng.integers(0, 256, (n, height, width, channels), np.uint8)
+    labels = rng.integers(0, classes, n, np.int32)
+    first = (images[:-test], labels[:-test], images[-test:], labels[-test:])
+    return _dataset(*first, validation, classes=classes)
+
+
 def batch_indices(seed: int, step: int, examples: int, batch_size: int) -> np.ndarray:
     """Returns which training examples make the batch of a step.
 
@@ -220,6 +268,7 @@ def _dataset(
     test_labels: np.ndarray,
     validation: int,
     augment: bool = False,
+    classes: int = 10,
 ) -> Dataset:
     kept = len(images) - validation
     if kept < 1:
@@ -231,7 +280,7 @@ def _dataset(
         test=_split(test_images, test_labels),
         mean=mean,
         std=std,
-        classes=10,
+        classes=classes,
         augment=augment,
     )
 

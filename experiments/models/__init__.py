@@ -7,5 +7,7 @@ from experiments.models.cnn import small_cnn
 from experiments.models.lenet5 import lenet5_caffe
 from experiments.models.mlp import lenet300
 from experiments.models.resnet import resnet20
+from experiments.models.resnet50 import resnet50
+from experiments.models.wide_resnet import wrn22_2
 
-__all__ = ["lenet5_caffe", "lenet300", "resnet20", "small_cnn"]
+__all__ = ["lenet5_caffe", "lenet300", "resnet20", "resnet50", "small_cnn", "wrn22_2"]

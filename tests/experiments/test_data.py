@@ -216,3 +216,21 @@ def test_gzip_is_read_whole(idx_directory):
     content = gzip.decompress(path.read_bytes())
     path.write_bytes(gzip.compress(content[:50]) + gzip.compress(content[50:]))
     assert len(data.mnist(directory, validation=50).train.labels) == 250
+
+
+def test_generated_images_are_the_same_at_every_call():
+    first, again = (data.generated(height=6, width=4, train=9, classes=3) for _ in range(2))
+    assert first.train.images.shape == (9, 6, 4, 3)
+    assert first.validation.images.shape == first.test.images.shape == (16, 6, 4, 3)
+    assert first.classes == 3
+    assert set(np.asarray(first.train.labels)) <= {0, 1, 2}
+    for split in ("train", "validation", "test"):
+        for one, other in zip(getattr(first, split), getattr(again, split), strict=True):
+            assert np.array_equal(one, other)
+    assert not np.array_equal(first.test.images, first.validation.images)
+
+
+@pytest.mark.parametrize("name", ["height", "width", "channels", "train", "test"])
+def test_impossible_numbers_of_generated_images_are_refused(name):
+    with pytest.raises(ValueError, match=f"{name}: 0 must be at least 1"):
+        data.generated(**{name: 0})

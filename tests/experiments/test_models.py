@@ -7,7 +7,7 @@ import pytest
 
 from experiments import models
 
-MNIST, CIFAR = (28, 28, 1), (32, 32, 3)
+MNIST, CIFAR, IMAGENET = (28, 28, 1), (32, 32, 3), (224, 224, 3)
 
 
 def _sizes(model, shape) -> dict[str, int]:
@@ -27,6 +27,10 @@ def _sizes(model, shape) -> dict[str, int]:
         (models.small_cnn(), MNIST, {"kernel": 421_408, "bias": 234}),
         # 19 convolutions, 19 norms and the last layer, as in table 6 of the paper: 0.27 M.
         (models.resnet20(), CIFAR, {"kernel": 268_336, "scale": 688, "bias": 698}),
+        # One convolution, nine blocks of two, three shortcuts, 19 norms and the last layer.
+        (models.wrn22_2(), CIFAR, {"kernel": 1_076_912, "scale": 1_360, "bias": 1_370}),
+        # 25.6 M, of which 25,503 K are weights that can be pruned.
+        (models.resnet50(), IMAGENET, {"kernel": 25_502_912, "scale": 26_560, "bias": 27_560}),
     ],
 )
 def test_number_of_parameters(model, shape, sizes):
@@ -35,8 +39,9 @@ def test_number_of_parameters(model, shape, sizes):
 
 @pytest.mark.parametrize("name", models.__all__)
 def test_every_model_gives_logits(name):
-    shape = CIFAR if name == "resnet20" else MNIST
-    model = getattr(models, name)(classes=7)
+    shape = MNIST if "lenet" in name or "cnn" in name else CIFAR
+    options = {"blocks": (1, 1, 1, 1)} if name == "resnet50" else {}
+    model = getattr(models, name)(classes=7, **options)
     variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *shape)))
     logits = jax.eval_shape(model.apply, variables, jnp.zeros((5, *shape)))
     assert logits.shape == (5, 7)
@@ -58,14 +63,25 @@ def test_resnet_updates_batch_statistics_only_in_training():
     assert all(not np.array_equal(a, b) for a, b in zip(before, after, strict=True))
 
 
-def test_resnet_halves_the_resolution_twice():
-    model = models.resnet20(width=2)
-    images = jnp.zeros((1, *CIFAR))
+def _shapes(model, shape, blocks) -> list[tuple[int, ...]]:
+    """The shapes of what leaves the blocks."""
+    images = jnp.zeros((1, *shape))
     _, state = jax.eval_shape(
         lambda: model.init_with_output(jax.random.key(0), images, capture_intermediates=True)
     )
-    shapes = [state["intermediates"][f"Block_{i}"]["__call__"][0].shape[1:] for i in range(9)]
-    assert shapes == [(32, 32, 2)] * 3 + [(16, 16, 4)] * 3 + [(8, 8, 8)] * 3
+    return [state["intermediates"][block]["__call__"][0].shape[1:] for block in blocks]
+
+
+def test_the_resolution_halves_from_stage_to_stage():
+    blocks = [f"Block_{i}" for i in range(9)]
+    shapes = [(32, 32, 2)] * 3 + [(16, 16, 4)] * 3 + [(8, 8, 8)] * 3
+    assert _shapes(models.resnet20(width=2), CIFAR, blocks) == shapes
+    blocks = [f"WideBlock_{i}" for i in range(9)]
+    shapes = [(32, 32, 16)] * 3 + [(16, 16, 32)] * 3 + [(8, 8, 64)] * 3
+    assert _shapes(models.wrn22_2(width=1), CIFAR, blocks) == shapes
+    blocks = [f"Bottleneck_{i}" for i in range(4)]
+    shapes = [(56, 56, 8), (28, 28, 16), (14, 14, 32), (7, 7, 64)]
+    assert _shapes(models.resnet50((1, 1, 1, 1), width=2), IMAGENET, blocks) == shapes
 
 
 @pytest.mark.parametrize(
@@ -74,6 +90,8 @@ def test_resnet_halves_the_resolution_twice():
         lambda: models.lenet300((0,)),
         lambda: models.small_cnn((8, -1)),
         lambda: models.resnet20(width=0),
+        lambda: models.resnet50((3, 0), 4),
+        lambda: models.wrn22_2(width=0),
     ],
 )
 def test_impossible_widths_are_refused(build):
