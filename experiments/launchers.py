@@ -80,7 +80,8 @@ class _Local(NamedTuple):
     advice: str = "the logs in its folder .workers/"
 
     def start(self, order: Path, job: str) -> Job:
-        # Each worker has a group of cores to itself, and of GPUs.
+        # Each worker has GPUs of its own, and as many threads as cores. It is not bound to certain
+        # cores: other sweeps on this machine would choose the same.
         slot = next(i for i in range(self.parallel) if not self._busy(i))
         environment = os.environ | _environment(self.cores)
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(self.devices[slot])
@@ -93,7 +94,6 @@ class _Local(NamedTuple):
                 env=environment,
                 start_new_session=True,  # Ctrl-C is for the sweep, which asks the workers to stop
             )
-        _pin(process.pid, slot, self.cores)
         self.jobs[slot] = _Process(process)
         return self.jobs[slot]
 
@@ -107,7 +107,7 @@ class _Local(NamedTuple):
 
 
 def local(parallel: int | None = None, cores: int = 1, gpus: int = 0) -> Launcher:
-    """Workers are processes of this machine, each with cores of its own.
+    """Workers are processes of this machine, each with threads for its share of the cores.
 
     A worker whose sweep is gone saves and ends.
 
@@ -351,14 +351,6 @@ def from_flags() -> Launcher:
 def _environment(cores: int) -> dict[str, str]:
     """Lets jax compute on so many threads, whatever cores it sees, and by that to the same bits."""
     return {"NPROC": str(cores)}
-
-
-def _pin(pid: int, slot: int, cores: int) -> None:
-    """Keeps a process on its own cores, where the system can and there are enough."""
-    there = _cores()
-    mine = there[slot * cores : (slot + 1) * cores]
-    if hasattr(os, "sched_setaffinity") and len(mine) == cores:
-        os.sched_setaffinity(pid, mine)
 
 
 def _cores() -> list[int]:

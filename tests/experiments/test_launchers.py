@@ -8,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from ml_collections import ConfigDict
 from rich.console import Console
@@ -117,7 +118,7 @@ def test_a_preempted_job_of_slurm_is_queued_again(tmp_path):
         (lambda: launchers.local(0), "--parallel: 0 is impossible; allowed: at least 1"),
         (lambda: launchers.local(cores=0), "--cores: 0 is impossible; allowed: at least 1"),
         (lambda: launchers.local(gpus=-1), "--gpus: -1 is impossible; allowed: at least 0"),
-        (lambda: launchers.local(gpus=1), "--gpus: 1 for each worker, but this machine has 0"),
+        (lambda: launchers.local(gpus=1), "--gpus: 1 are asked for each worker, this machine has 0"),
         (lambda: launchers.submitit(1), "there is no srun; start the sweep where Slurm is"),
     ],
 )
@@ -135,17 +136,25 @@ def test_a_missing_library_names_its_extra(name, monkeypatch):
         _launcher(name)
 
 
-def test_each_local_worker_has_cores_and_devices_of_its_own(tmp_path, monkeypatch):
+def test_each_local_worker_has_threads_and_devices_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
-    launcher = launchers.local(gpus=2)
-    assert launcher.parallel == min(2, len(os.sched_getaffinity(0)))
-    launcher = launchers.local(2, cores=1)
+    launcher = launchers.local(2, cores=3, gpus=2)
     order = tmp_path / "order.json"
     Order(str(tmp_path), [], {}, "").write(order)
     jobs = [launcher.start(order, name) for name in ("a", "b")]
-    cores = [os.sched_getaffinity(job.process.pid) for job in jobs]
-    if len(os.sched_getaffinity(0)) > 1:
-        assert [len(group) for group in cores] == [1, 1]
-        assert cores[0] != cores[1]
+    there = [psutil.Process(job.process.pid).environ() for job in jobs]
+    assert [environment["CUDA_VISIBLE_DEVICES"] for environment in there] == ["4,5", "6,7"]
+    assert [environment["NPROC"] for environment in there] == ["3", "3"]
     launcher.close()
     assert not any(job.running() for job in jobs)
+
+
+def test_workers_are_as_many_as_there_is_room_for(monkeypatch):
+    monkeypatch.setattr(launchers, "_cores", lambda: list(range(8)))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
+    assert launchers.local().parallel == 8
+    assert launchers.local(cores=3).parallel == 2
+    assert launchers.local(gpus=2).parallel == 2
+    assert launchers.local(16).parallel == 16
+    with pytest.raises(UserError, match="--parallel: 3 workers with 2 GPUs each are impossible"):
+        launchers.local(3, gpus=2)
