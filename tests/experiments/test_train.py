@@ -68,7 +68,7 @@ def test_every_config_takes_two_steps(path, tmp_path, idx_directory, cifar_direc
     config.data.validation = 20
     if config.data.name == "generated":  # the full size takes minutes to compile
         config.data.train, config.data.height, config.data.width = 20, 32, 32
-        config.model.blocks = (1, 1, 1, 1)
+        config.model.blocks, config.model.width = (1, 1, 1, 1), 8
     config.batch_size, config.steps, config.log_every, config.eval_every = 8, 2, 1, 2
     if config.rule is not None and "period" in config.rule:
         config.rule.period = 1
