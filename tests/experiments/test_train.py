@@ -90,7 +90,8 @@ def test_every_config_takes_two_steps(path, tmp_path, idx_directory, cifar_direc
     masks = sparsejax.get_masks(result.state.opt_state)
     for path_, layer in sparsejax.counts(result.state.params, masks).items():
         assert result.summary["layers"][path_] == {"kept": layer.kept, "total": layer.total}
-    assert result.summary["sparsity"] == pytest.approx(config.rule.sparsity, abs=0.005)
+    if isinstance(config.rule.sparsity, float):  # a schedule may end far behind two steps
+        assert result.summary["sparsity"] == pytest.approx(config.rule.sparsity, abs=0.005)
     if config.transform.name == "sparsify":
         sparse = sparsejax.apply_masks(result.state.params, masks)
         assert digest(sparse) == digest(result.state.params)
