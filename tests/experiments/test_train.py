@@ -68,7 +68,7 @@ def test_every_config_takes_two_steps(path, tmp_path, idx_directory, cifar_direc
     config.data.validation = 20
     if config.data.name == "generated":  # the full size takes minutes to compile
         config.data.train, config.data.height, config.data.width = 20, 32, 32
-        config.model.blocks = (1, 1, 1, 1)
+        config.model.blocks, config.model.width = (1, 1, 1, 1), 8
     config.batch_size, config.steps, config.log_every, config.eval_every = 8, 2, 1, 2
     if config.rule is not None and "period" in config.rule:
         config.rule.period = 1
@@ -90,7 +90,8 @@ def test_every_config_takes_two_steps(path, tmp_path, idx_directory, cifar_direc
     masks = sparsejax.get_masks(result.state.opt_state)
     for path_, layer in sparsejax.counts(result.state.params, masks).items():
         assert result.summary["layers"][path_] == {"kept": layer.kept, "total": layer.total}
-    assert result.summary["sparsity"] == pytest.approx(config.rule.sparsity, abs=0.005)
+    if isinstance(config.rule.sparsity, float):  # a schedule may end far behind two steps
+        assert result.summary["sparsity"] == pytest.approx(config.rule.sparsity, abs=0.005)
     if config.transform.name == "sparsify":
         sparse = sparsejax.apply_masks(result.state.params, masks)
         assert digest(sparse) == digest(result.state.params)
