@@ -134,8 +134,8 @@ def connections_per_pixel(mask: np.ndarray, image_shape: Sequence[int]) -> np.nd
 
 
 # Ink of text and axes; the colours that Okabe and Ito chose to be told apart by everyone.
-_INK = "#3c4048"
-_COLOURS = ("#56606b", "#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+INK = "#3c4048"
+COLOURS = ("#56606b", "#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
 
 def picture(
@@ -156,20 +156,20 @@ def picture(
     Raises:
       ValueError: if there are too many runs to tell them apart, or no image.
     """
-    if len(curves) > len(_COLOURS) or not images:
+    if len(curves) > len(COLOURS) or not images:
         raise ValueError(
-            f"a picture takes 1 to {len(_COLOURS)} curves and at least one image; "
+            f"a picture takes 1 to {len(COLOURS)} curves and at least one image; "
             f"got {len(curves)} and {len(images)}"
         )
     figure = Figure(figsize=(11, 5.8), dpi=150)
     figure.set_layout_engine("constrained", w_pad=0.15, h_pad=0.12)
-    figure.suptitle(title, x=0.012, ha="left", color=_INK, fontsize=14, fontweight="bold")
+    figure.suptitle(title, x=0.012, ha="left", color=INK, fontsize=14, fontweight="bold")
     halves: Any = figure.subfigures(1, 2, width_ratios=(2, 1))
     top, bottom = halves[0].subplots(2, 1, sharex=True, height_ratios=(2, 1))
     _lines(top, "accuracy on the validation examples", curves, [run.accuracy for run in curves])
     _lines(bottom, "sparsity", curves, [run.sparsity for run in curves])
     bottom.set_ylim(-0.05, 1.05)
-    bottom.set_xlabel("training step", color=_INK)
+    bottom.set_xlabel("training step", color=INK)
     top.legend(loc="lower right", frameon=False, labelcolor="linecolor", fontsize=11)
 
     axes = halves[1].subplots(len(images), 1, squeeze=False)[:, 0]
@@ -177,8 +177,8 @@ def picture(
     for ax, (heading, image) in zip(axes, images.items(), strict=True):
         drawn = _image(ax, heading, image, most)
     scale = halves[1].colorbar(drawn, ax=axes, shrink=0.5, aspect=25)
-    scale.set_label("connections kept to a pixel", color=_INK)
-    scale.ax.tick_params(colors=_INK, length=0)
+    scale.set_label("connections kept to a pixel", color=INK)
+    scale.ax.tick_params(colors=INK, length=0)
     scale.outline.set_visible(False)
 
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
@@ -213,22 +213,22 @@ def against_density(
       >>> against_density("Pruned", {"magnitude": {0.5: [0.97, 0.98], 0.1: [0.95]}}, [0.98])
       <Figure size ...>
     """
-    if len(series) >= len(_COLOURS) or not dense:
+    if len(series) >= len(COLOURS) or not dense:
         raise ValueError(
-            f"such a figure takes at most {len(_COLOURS) - 1} series and a run of the dense "
+            f"such a figure takes at most {len(COLOURS) - 1} series and a run of the dense "
             f"network; got {len(series)} and {len(dense)}"
         )
     figure = Figure(figsize=(8.4, 5.2), dpi=150)
     figure.set_layout_engine("constrained", w_pad=0.15, h_pad=0.12)
-    figure.suptitle(title, x=0.02, ha="left", color=_INK, fontsize=14, fontweight="bold")
+    figure.suptitle(title, x=0.02, ha="left", color=INK, fontsize=14, fontweight="bold")
     ax = figure.subplots()
-    _plain(ax, "accuracy on the test examples")
-    centre, spread = _mean_and_sd(dense)
-    ax.axhline(centre, color=_COLOURS[0], linewidth=1.5, linestyle=(0, (5, 3)), label="dense")
-    ax.axhspan(centre - spread, centre + spread, color=_COLOURS[0], alpha=0.12, linewidth=0)
-    for (name, points), colour in zip(series.items(), _COLOURS[1:], strict=False):
+    plain(ax, "accuracy on the test examples")
+    centre, spread = mean_and_sd(dense)
+    ax.axhline(centre, color=COLOURS[0], linewidth=1.5, linestyle=(0, (5, 3)), label="dense")
+    ax.axhspan(centre - spread, centre + spread, color=COLOURS[0], alpha=0.12, linewidth=0)
+    for (name, points), colour in zip(series.items(), COLOURS[1:], strict=False):
         densities = sorted(points, reverse=True)
-        means, sds = np.transpose([_mean_and_sd(points[x]) for x in densities])
+        means, sds = np.transpose([mean_and_sd(points[x]) for x in densities])
         ax.fill_between(densities, means - sds, means + sds, color=colour, alpha=0.18, linewidth=0)
         ax.plot(densities, means, color=colour, label=name, linewidth=2, marker="o", ms=4)
     ax.set_xscale("log")
@@ -237,8 +237,8 @@ def against_density(
     ax.xaxis.set_minor_locator(NullLocator())
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(PercentFormatter(xmax=1, decimals=None))
-    ax.set_xlabel("weights kept", color=_INK)
-    _frame(ax)
+    ax.set_xlabel("weights kept", color=INK)
+    frame(ax)
     ax.legend(loc="best", frameon=False, labelcolor="linecolor", fontsize=11)
     return figure
 
@@ -246,36 +246,38 @@ def against_density(
 def _lines(
     ax: Axes, heading: str, curves: Sequence[Curve], values: Sequence[Sequence[float]]
 ) -> None:
-    _plain(ax, heading)
-    for run, line, colour in zip(curves, values, _COLOURS, strict=False):
+    plain(ax, heading)
+    for run, line, colour in zip(curves, values, COLOURS, strict=False):
         ax.plot(run.steps, line, color=colour, label=run.name, linewidth=2, marker="o", ms=3)
     ax.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=None))
-    _frame(ax)
+    frame(ax)
 
 
-def _mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
-    """The mean and the sample standard deviation, 0 of a single value."""
+def mean_and_sd(values: Sequence[float]) -> tuple[float, float]:
+    """Returns the mean and the sample standard deviation, 0 of a single value."""
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
 
 
-def _frame(ax: Axes) -> None:
+def frame(ax: Axes) -> None:
+    """Leaves of the frame of a plot the lower edge, and draws lines at the heights of the ticks."""
     ax.grid(axis="y", color="#e4e6ea")
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.spines["bottom"].set_color("#a9aeb6")
 
 
 def _image(ax: Axes, heading: str, image: np.ndarray, most: float) -> Any:
-    _plain(ax, heading)
+    plain(ax, heading)
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
     drawn = ax.imshow(image, cmap="Oranges", vmin=0, vmax=most)
     if max(image.shape) <= 10:  # few enough pixels to write the numbers into them
         for (row, column), count in np.ndenumerate(image):
-            colour = "white" if count > 0.55 * most else _INK
+            colour = "white" if count > 0.55 * most else INK
             ax.text(column, row, f"{count}", ha="center", va="center", color=colour, fontsize=7)
     return drawn
 
 
-def _plain(ax: Axes, heading: str) -> None:
-    ax.set_title(heading, loc="left", color=_INK, fontsize=11)
-    ax.tick_params(colors=_INK, length=0)
+def plain(ax: Axes, heading: str) -> None:
+    """Gives axes a heading, and takes the marks from their ticks."""
+    ax.set_title(heading, loc="left", color=INK, fontsize=11)
+    ax.tick_params(colors=INK, length=0)

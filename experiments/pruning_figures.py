@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from experiments.figures import _COLOURS, _INK, _plain
+from experiments.figures import COLOURS, INK, frame, mean_and_sd, plain
 
 
 def against_sparsity(
@@ -38,26 +38,23 @@ def against_sparsity(
       >>> against_sparsity("Pruned", "accuracy, %", {"L2": {0.5: [97, 98], 0.9: [95]}})
       <Figure size ...>
     """
-    if not 1 <= len(series) <= len(_COLOURS):
-        raise ValueError(f"such a figure takes 1 to {len(_COLOURS)} series; got {len(series)}")
+    if not 1 <= len(series) <= len(COLOURS):
+        raise ValueError(f"such a figure takes 1 to {len(COLOURS)} series; got {len(series)}")
     figure = Figure(figsize=(8.4, 5.2), dpi=150)
     figure.set_layout_engine("constrained", w_pad=0.15, h_pad=0.12)
-    figure.suptitle(title, x=0.02, ha="left", color=_INK, fontsize=14, fontweight="bold")
+    figure.suptitle(title, x=0.02, ha="left", color=INK, fontsize=14, fontweight="bold")
     ax = figure.subplots()
-    _plain(ax, heading)
-    for (name, points), colour in zip(series.items(), _COLOURS, strict=False):
+    plain(ax, heading)
+    for (name, points), colour in zip(series.items(), COLOURS, strict=False):
         x = sorted(points)
-        mean = np.array([np.mean(points[s]) for s in x])
-        sd = np.array([np.std(points[s], ddof=1) if len(points[s]) > 1 else 0.0 for s in x])
+        mean, sd = np.transpose([mean_and_sd(points[s]) for s in x])
         ax.fill_between(x, mean - sd, mean + sd, color=colour, alpha=0.18, linewidth=0)
         style = "--" if name in dashed else "-"
         ax.plot(x, mean, style, color=colour, label=name, linewidth=2, marker="o", ms=4)
     if lowest is not None:
         ax.set_ylim(bottom=lowest)
     ax.xaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=None))
-    ax.set_xlabel("weights pruned", color=_INK)
-    ax.grid(axis="y", color="#e4e6ea")
-    ax.spines[["top", "right", "left"]].set_visible(False)
-    ax.spines["bottom"].set_color("#a9aeb6")
+    ax.set_xlabel("weights pruned", color=INK)
+    frame(ax)
     ax.legend(loc="lower left", frameon=False, labelcolor="linecolor", fontsize=11)
     return figure

@@ -87,6 +87,13 @@ METHODS = {
         None,
         variant=True,
     ),
+    "magnitude_pruning layer by layer": Method(
+        lambda **o: sparsejax.magnitude_pruning(
+            {"*": SPARSITY}, **{k: v for k, v in o.items() if k != "distribution"}
+        ),
+        _after_first,
+        variant=True,
+    ),
     "gmp": Method(lambda **o: sparsejax.gmp(SPARSITY, begin=1, end=4, period=2, **o), _gradual),
     "set": Method(
         lambda **o: sparsejax.set_(SPARSITY, period=2, drop_fraction=0.5, **o),
