@@ -226,9 +226,9 @@ def optimizer(config: ConfigDict) -> optax.GradientTransformationExtraArgs:
       GradientTransformationExtraArgs(...)
     """
     inner = make(config.optimizer, OPTIMIZER, "config.optimizer")
-    if config.weight_decay:
+    if _is_there(config.weight_decay):
         inner = optax.chain(optax.add_decayed_weights(config.weight_decay), inner)
-    if config.l1:
+    if _is_there(config.l1):
         inner = optax.chain(_add_signs(config.l1), inner)
     if config.rule is None:
         return optax.with_extra_args_support(inner)
@@ -242,7 +242,12 @@ def optimizer(config: ConfigDict) -> optax.GradientTransformationExtraArgs:
     return make(config.transform, TRANSFORM, "config.transform", inner, rule)
 
 
-def _add_signs(coefficient: float) -> optax.GradientTransformation:
+def _is_there(coefficient: float | jax.Array) -> bool:
+    """Whether a term is to be added; a traced coefficient is not asked whether it is 0."""
+    return isinstance(coefficient, jax.Array) or bool(coefficient)
+
+
+def _add_signs(coefficient: float | jax.Array) -> optax.GradientTransformation:
     """Adds the gradient of the L1 term."""
     return optax.stateless(
         lambda updates, params: jax.tree.map(

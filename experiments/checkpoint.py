@@ -142,6 +142,16 @@ class Checkpoints:
         logging.error("The checkpoint %s is damaged: %s", self.directory / str(step), reason)
         return None
 
+    def steps(self) -> list[int]:
+        """Returns the steps that have a checkpoint, damaged or not, in order."""
+        return sorted(self._manager.all_steps())
+
+    def remove_after(self, step: int) -> None:
+        """Removes the checkpoints of all steps after one."""
+        for later in self.steps():
+            if later > step:
+                self._manager.delete(later)
+
     def close(self) -> None:
         """Waits for what is still being written."""
         self._manager.close()

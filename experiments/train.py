@@ -8,7 +8,7 @@ from a point of the same grid with the same programs, so that it ends with the s
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,6 +87,40 @@ class Experiment(NamedTuple):
     seed: int
 
 
+class Request(NamedTuple):
+    """The steps that a training run asks for.
+
+    Attributes:
+      state: the state before them; given away.
+      indices: int32 ``[steps, batch]``, which training examples make each batch.
+    """
+
+    state: TrainState
+    indices: np.ndarray
+
+
+class Trained(NamedTuple):
+    """What a training run has come to.
+
+    Attributes:
+      state: the state after its last step.
+      history: the lines of ``metrics.jsonl``.
+      rate: the times for the summary.
+    """
+
+    state: TrainState
+    history: list[records.Line]
+    rate: dict[str, float | None]
+
+
+Answer = tuple[TrainState, dict[str, jax.Array]]
+"""The state after the steps of a request, and the sums that `train_steps` returns with it."""
+Training = Generator[Request, Answer, Trained]
+"""A training run that asks for its steps and leaves it to another who takes them."""
+Score = Callable[[TrainState, Split], dict[str, jax.Array]]
+"""`evaluate`, of an experiment."""
+
+
 def prepare(config: ConfigDict, data_dir: Path | None = None) -> Experiment:
     """Builds the objects of an experiment and checks that they fit together.
 
@@ -103,14 +137,13 @@ def prepare(config: ConfigDict, data_dir: Path | None = None) -> Experiment:
       UserError: with the key's path and what is allowed, or the name of the file that is wrong.
     """
     check(config)
-    optimizer = build.optimizer(config)
+    build.optimizer(config)  # what is wrong with it is said before data are read
     dataset = build.dataset(config, data_dir)
-    model = build.model(config, dataset.classes)
-    sparse = config.rule is not None
-    start_sparse = sparse and build.name_of(config.rule) not in build.CHAINED
-    experiment = Experiment(dataset, model, optimizer, sparse, start_sparse, config.seed)
+    experiment = assemble(config, dataset)
     try:
-        jax.eval_shape(functools.partial(model.init, jax.random.key(0)), _example(dataset))
+        jax.eval_shape(
+            functools.partial(experiment.model.init, jax.random.key(0)), _example(dataset)
+        )
     except (ArithmeticError, TypeError, ValueError) as error:
         shape = "x".join(map(str, dataset.train.images.shape[1:]))
         raise UserError(
@@ -125,6 +158,30 @@ def prepare(config: ConfigDict, data_dir: Path | None = None) -> Experiment:
             f"config.optimizer, config.rule: cannot train config.model: {error}"
         ) from error
     return experiment
+
+
+def assemble(config: ConfigDict, dataset: Dataset) -> Experiment:
+    """Builds the objects of an experiment.
+
+    Args:
+      config: the configuration; what the library accepts traced may be traced.
+      dataset: its data set.
+
+    Returns:
+      The experiment.
+
+    Raises:
+      UserError: if the configuration is wrong.
+    """
+    sparse = config.rule is not None
+    return Experiment(
+        dataset,
+        build.model(config, dataset.classes),
+        build.optimizer(config),
+        sparse,
+        start_sparse=sparse and build.name_of(config.rule) not in build.CHAINED,
+        seed=config.seed,
+    )
 
 
 def init(experiment: Experiment) -> TrainState:
@@ -325,39 +382,50 @@ def fit(
             return Result(state, records.read_metrics(workdir), records.read_json(summary_path))
         if start:
             console.print(f"Continues after step {start}.")
-        state, history, rate = _loop(config, workdir, experiment, state, checkpoints, stop, console)
-        if int(state.step) < config.steps:
-            console.print(f"Stopped after step {int(state.step)}; the same command continues.")
-            return Result(state, history, None)
-        summary = _summarise(config, experiment, state, checkpoints, history) | rate
+        run = jax.jit(functools.partial(train_steps, experiment), donate_argnums=0)
+        score = jax.jit(functools.partial(evaluate, experiment))
+        with progress_bars(console) as bars:
+            training = loop(config, workdir, experiment, state, checkpoints, score, stop, bars)
+            del state  # given away with the first request
+            (trained,) = together(
+                [training],
+                lambda asked: [run(asked[0].state, experiment.dataset.train, asked[0].indices)],
+            )
+        return finish(config, workdir, experiment, trained, checkpoints, score, console.print)
     finally:
         checkpoints.close()
-    hparams.write(workdir, summary["config"], summary)
-    records.write_json(summary_path, summary)
-    console.print(
-        f"Test accuracy {summary['test_accuracy']:.2%}; "
-        f"{summary['kept']:,} of {summary['total']:,} parameters kept; see {summary_path}."
-    )
-    return Result(state, history, summary)
 
 
-def _loop(
-    config: ConfigDict,
-    workdir: Path,
-    experiment: Experiment,
-    state: TrainState,
-    checkpoints: Checkpoints,
-    stop: Callable[[], bool],
-    console: Console,
-) -> tuple[TrainState, list[records.Line], dict[str, float | None]]:
-    """Trains from a state to the end, or until it is to stop; returns also the speed."""
-    dataset = experiment.dataset
-    run = jax.jit(functools.partial(train_steps, experiment), donate_argnums=0)
-    score = jax.jit(functools.partial(evaluate, experiment))
-    metrics = records.Metrics(workdir, int(state.step))
-    started, times = time.perf_counter(), []
-    progress = Progress(
-        TextColumn("training"),
+def together(
+    trainings: Sequence[Training], take: Callable[[list[Request]], Sequence[Answer]]
+) -> list[Trained]:
+    """Brings training runs to their ends, all of them step by step at the same time.
+
+    Args:
+      trainings: the runs. They must ask for equally many steps each time, and equally often.
+      take: takes the steps that the runs ask for, one request of each.
+
+    Returns:
+      What the runs have come to.
+    """
+    results: list[Trained] = []
+    answers: Sequence[Answer | None] = [None] * len(trainings)  # a generator begins with None
+    while True:
+        requests = []
+        for training, answer in zip(trainings, answers, strict=True):
+            try:
+                requests.append(training.send(answer))  # type: ignore[arg-type]
+            except StopIteration as end:
+                results.append(end.value)
+        if not requests:
+            return results
+        answers = take(requests)
+
+
+def progress_bars(console: Console) -> Progress:
+    """Returns the place where training runs show how far they have come; entered, it is shown."""
+    return Progress(
+        TextColumn("{task.description}training"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
@@ -365,44 +433,116 @@ def _loop(
         console=console,
         disable=not console.is_terminal,
     )
-    with progress:
-        task = progress.add_task("", total=config.steps, completed=int(state.step), status="")
-        for step in range(int(state.step), config.steps, config.log_every):
-            begun = time.perf_counter()
-            end = min(step + config.log_every, config.steps)
-            sums = []
-            for first in range(step, end, config.steps_per_dispatch):
-                rows = [
-                    batch_indices(config.seed, s, len(dataset.train.labels), config.batch_size)
-                    for s in range(first, min(first + config.steps_per_dispatch, end))
-                ]
-                state, part = run(state, dataset.train, np.stack(rows))
-                sums.append(part)
-            line = {"step": end, "kind": "train"} | _means(sums, end - step, config.batch_size)
-            line["sparsity"] = _sparsity(experiment, state)
-            times.append((end - step, time.perf_counter() - begun))
-            metrics.write(line)
-            stopping = stop()
-            evaluating = end % config.eval_every == 0 or end == config.steps
-            if evaluating:
-                results = _means([score(state, dataset.validation)], len(dataset.validation.labels))
-                state, of_masks = look_at_masks(experiment, state)
-                metrics.write({"step": end, "kind": "validation"} | results | of_masks)
-                progress.console.print(
-                    f"step {end:>7,}  loss {line['loss']:.4f}  sparsity {line['sparsity']:.2%}  "
-                    f"validation accuracy {results['accuracy']:.2%}"
-                )
-            if evaluating or stopping:
-                metrics.sync()
-                checkpoints.save(end, state, _best_step(metrics.history))
-            progress.update(task, completed=end, status=f"loss {line['loss']:.4f}")
-            if stopping:
-                break
+
+
+def loop(
+    config: ConfigDict,
+    workdir: Path,
+    experiment: Experiment,
+    state: TrainState,
+    checkpoints: Checkpoints,
+    score: Score,
+    stop: Callable[[], bool],
+    bars: Progress,
+    name: str = "",
+) -> Training:
+    """Trains from a state to the end, or until it is to stop.
+
+    Args:
+      config: the configuration.
+      workdir: the run's directory.
+      experiment: the configuration's objects.
+      state: the state to go on from.
+      checkpoints: where states are saved.
+      score: `evaluate`, of the experiment.
+      stop: asked after each training line; when it says True, the run saves and ends.
+      bars: where progress is shown.
+      name: what its lines there begin with.
+
+    Yields:
+      What is to be trained next; the answer comes by ``send``.
+
+    Returns:
+      What it has come to.
+    """
+    dataset = experiment.dataset
+    metrics = records.Metrics(workdir, int(state.step))
+    started, times = time.perf_counter(), []
+    bar = bars.add_task(name, total=config.steps, completed=int(state.step), status="")
+    for step in range(int(state.step), config.steps, config.log_every):
+        begun = time.perf_counter()
+        end = min(step + config.log_every, config.steps)
+        sums = []
+        for first in range(step, end, config.steps_per_dispatch):
+            rows = [
+                batch_indices(config.seed, s, len(dataset.train.labels), config.batch_size)
+                for s in range(first, min(first + config.steps_per_dispatch, end))
+            ]
+            state, part = yield Request(state, np.stack(rows))
+            sums.append(part)
+        line = {"step": end, "kind": "train"} | _means(sums, end - step, config.batch_size)
+        line["sparsity"] = _sparsity(experiment, state)
+        times.append((end - step, time.perf_counter() - begun))
+        metrics.write(line)
+        stopping = stop()
+        evaluating = end % config.eval_every == 0 or end == config.steps
+        if evaluating:
+            results = _means([score(state, dataset.validation)], len(dataset.validation.labels))
+            state, of_masks = look_at_masks(experiment, state)
+            metrics.write({"step": end, "kind": "validation"} | results | of_masks)
+            bars.console.print(
+                f"{name}step {end:>7,}  loss {line['loss']:.4f}  sparsity {line['sparsity']:.2%}  "
+                f"validation accuracy {results['accuracy']:.2%}"
+            )
+        if evaluating or stopping:
+            metrics.sync()
+            checkpoints.save(end, state, _best_step(metrics.history))
+        bars.update(bar, completed=end, status=f"loss {line['loss']:.4f}")
+        if stopping:
+            break
     metrics.close()
     steady = times[1:]  # the first dispatch compiles
     rate = sum(n for n, _ in steady) / sum(t for _, t in steady) if steady else None
     seconds = time.perf_counter() - started
-    return state, metrics.history, {"seconds": seconds, "steps_per_second": rate}
+    return Trained(state, metrics.history, {"seconds": seconds, "steps_per_second": rate})
+
+
+def finish(
+    config: ConfigDict,
+    workdir: Path,
+    experiment: Experiment,
+    trained: Trained,
+    checkpoints: Checkpoints,
+    score: Score,
+    say: Callable[[str], None],
+) -> Result:
+    """Writes the summary of a run that has come to its end.
+
+    Args:
+      config: the configuration.
+      workdir: the run's directory.
+      experiment: the configuration's objects.
+      trained: what `loop` returned.
+      checkpoints: where it saved its states.
+      score: `evaluate`, of the experiment.
+      say: tells the user a sentence.
+
+    Returns:
+      The result, without a summary if the run was stopped before its end.
+    """
+    state, history, rate = trained
+    if int(state.step) < config.steps:
+        say(f"Stopped after step {int(state.step)}; the same command continues.")
+        return Result(state, history, None)
+    summary = _summarise(config, experiment, state, checkpoints, score, history) | rate
+    hparams.write(workdir, summary["config"], summary)
+    summary_path = workdir / "summary.json"
+    records.write_json(summary_path, summary)
+    say(
+        f"Test accuracy {summary['test_accuracy']:.2%}; "
+        f"{summary['kept']:,} of {summary['total']:,} parameters kept; see {summary_path}."
+    )
+    return Result(state, history, summary)
 
 
 def _summarise(
@@ -410,10 +550,10 @@ def _summarise(
     experiment: Experiment,
     state: TrainState,
     checkpoints: Checkpoints,
+    score: Score,
     history: list[records.Line],
 ) -> dict[str, Any]:
     """The content of summary.json, but for the times."""
-    score = jax.jit(functools.partial(evaluate, experiment))
     examples = experiment.dataset.test
     validation = _validation(history)
 
