@@ -82,7 +82,11 @@ def execute(
         name: 1 + retries + sum(attempt.outcome == "failed" for attempt in attempts(root / name))
         for name in unique
     }
-    tasks = [[name] for name in unique]
+    from experiments.cohort import groups  # late: help is given at once
+
+    # Of all runs, also finished ones: an interrupted cohort must find itself again.
+    listed = list(unique)
+    tasks = [[listed[i] for i in group] for group in groups(list(unique.values()), cohort)]
     order = (root / ".workers" / f"{uuid.uuid4().hex[:8]}.json").absolute()
     data_dir = (data_dir or default_directory()).absolute()
     worker.Order(str(root.absolute()), tasks, failures, str(data_dir)).write(order)
@@ -296,7 +300,9 @@ if __name__ == "__main__":
         "cohort",
         1,
         "The most runs that train as one program; only runs that differ in nothing but numbers, "
-        "such as seed, sparsity or learning rate, do.",
+        "such as seed, sparsity or learning rate, do. On a GPU it fills the device; on a CPU it "
+        "brings little but shared compilation: a step takes about 0.85 of the time, a short sweep "
+        "half. Losses then differ from those of a run alone in the last bits, and drift.",
         lower_bound=1,
     )
     flags.DEFINE_bool("dry_run", False, "Show the runs and how far they are, and train nothing.")

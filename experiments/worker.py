@@ -154,27 +154,61 @@ def _is_deadly(folder: Path) -> bool:
 
 
 def _train(claims: dict[Path, Claim], data_dir: Path, stop: Callable[[], bool]) -> None:
-    """Trains the runs that were taken, one after the other, and releases their claims."""
-    from experiments import procedures  # late: it imports jax, and most workers look in vain
+    """Trains the runs that were taken, as a cohort if they are several, and releases them."""
+    held = list(claims.values())
 
-    for folder, claim in list(claims.items()):
+    def stop_all() -> bool:
+        return stop() or not all(claim.held() for claim in held)
 
-        def stop_run(claim: Claim = claim) -> bool:
-            return stop() or not claim.held()
+    if len(claims) > 1 and not _train_together(claims, data_dir, stop_all):
+        return  # stopped
+    # What is left is a run alone, or a cohort that failed, perhaps by the fault of one run.
+    for folder in list(claims):
+        if not stop_all():
+            _train_alone(folder, claims, data_dir, stop_all)
 
-        with (folder / "log.txt").open("a", buffering=1) as log:
-            console = Console(file=log, width=100)
-            (folder / "error.txt").unlink(missing_ok=True)
-            try:
-                config = ConfigDict(records.read_json(folder / "config.json"))
-                summary = procedures.run(config, folder, data_dir, stop=stop_run, console=console)
-            except Exception:
-                text = traceback.format_exc()
-                log.write(text)
-                _record_failure(folder, text)
-                claims.pop(folder).release("failed")
-            else:
-                claims.pop(folder).release("stopped" if summary is None else "finished")
+
+def _train_together(claims: dict[Path, Claim], data_dir: Path, stop: Callable[[], bool]) -> bool:
+    """Trains a cohort. Returns whether there is something left to do alone, or all is done."""
+    from experiments.cohort import train_cohort  # late: it imports jax, and most look in vain
+
+    first, *others = folders = list(claims)
+    for folder in others:
+        with (folder / "log.txt").open("a") as log:
+            log.write(f"Trained together with {first.name}; see its log.\n")
+    with (first / "log.txt").open("a", buffering=1) as log:
+        console = Console(file=log, width=100)
+        try:
+            configs = [ConfigDict(records.read_json(folder / "config.json")) for folder in folders]
+            for folder in folders:
+                (folder / "error.txt").unlink(missing_ok=True)
+            train_cohort(configs, folders, data_dir, stop=stop, console=console)
+        except Exception:
+            log.write(f"{traceback.format_exc()}\nThe cohort failed; its runs go on alone.\n")
+    for folder in folders:
+        if is_finished(folder):
+            claims.pop(folder).release("finished")
+    return not stop()
+
+
+def _train_alone(
+    folder: Path, claims: dict[Path, Claim], data_dir: Path, stop: Callable[[], bool]
+) -> None:
+    from experiments import procedures  # late, as above
+
+    with (folder / "log.txt").open("a", buffering=1) as log:
+        console = Console(file=log, width=100)
+        (folder / "error.txt").unlink(missing_ok=True)
+        try:
+            config = ConfigDict(records.read_json(folder / "config.json"))
+            summary = procedures.run(config, folder, data_dir, stop=stop, console=console)
+        except Exception:
+            text = traceback.format_exc()
+            log.write(text)
+            _record_failure(folder, text)
+            claims.pop(folder).release("failed")
+        else:
+            claims.pop(folder).release("stopped" if summary is None else "finished")
 
 
 def _record_failure(folder: Path, text: str) -> None:

@@ -85,9 +85,10 @@ def test_24_runs_survive_two_kills_of_the_sweep_one_of_a_worker_and_a_run_that_f
     workdir = tmp_path / "runs"
     configs = _configs(config_file)
     folders = [workdir / runs.identity(config) for config in configs]
-    # Its metrics cannot be written, so this run fails, whenever it is tried.
+    # Its checkpoints cannot be written, so this run fails, whenever it is tried.
     broken = folders[13]
-    (broken / "metrics.jsonl").mkdir(parents=True)
+    broken.mkdir(parents=True)
+    (broken / "checkpoints").touch()
 
     for finished in (3, 8):
         process = _start(config_file, workdir)
@@ -105,7 +106,7 @@ def test_24_runs_survive_two_kills_of_the_sweep_one_of_a_worker_and_a_run_that_f
     assert code == 1
     assert "24 runs: 23 finished, 1 failed." in output
     assert str(broken / "error.txt") in output
-    assert "IsADirectoryError" in (broken / "error.txt").read_text()
+    assert "FileExistsError" in (broken / "error.txt").read_text()
     failed = [a for a in claims.attempts(broken) if a.outcome == "failed"]
     assert len(failed) >= 2  # once, and tried again
     for config, folder in zip(configs, folders, strict=True):
@@ -132,7 +133,7 @@ def test_24_runs_survive_two_kills_of_the_sweep_one_of_a_worker_and_a_run_that_f
     assert runs.read(folders[5]).summary["test_loss"] == alone.summary["test_loss"]
 
     # What was wrong is put right: the same command trains that run and no other.
-    (broken / "metrics.jsonl").rmdir()
+    (broken / "checkpoints").unlink()
     times = {f: (f / "summary.json").stat().st_mtime_ns for f in folders if f != broken}
     code, output = _finish(_start(config_file, workdir))
     assert code == 0, output
@@ -155,6 +156,38 @@ def test_two_sweeps_in_one_directory_share_its_runs(config_file, tmp_path):
         assert attempt.outcome == "finished"
         jobs.add(attempt.job.partition("-")[0])
     assert len(jobs) == 2  # each did some
+
+
+def test_a_cohort_trains_as_one_and_a_run_that_breaks_it_does_not_break_the_others(tiny, tmp_path):
+    configs = []
+    for seed in range(3):
+        configs.append(tiny.copy_and_resolve_references())
+        configs[-1].seed = seed
+    folders = [tmp_path / runs.identity(config) for config in configs]
+    folders[1].mkdir()
+    (folders[1] / "checkpoints").touch()
+
+    def run(which) -> list[str]:
+        launcher = launchers.local(1)
+        results = sweep.execute(
+            [configs[i] for i in which],
+            tmp_path,
+            launcher=launcher,
+            cohort=2,
+            console=Console(file=io.StringIO()),
+        )
+        launcher.close()
+        return [run.state for run in results]
+
+    assert run([0, 1]) == ["finished", "failed"]
+    assert "The cohort failed; its runs go on alone." in (folders[0] / "log.txt").read_text()
+    (folders[1] / "checkpoints").unlink()
+    assert run([1, 2]) == ["finished", "finished"]
+    assert f"together with {folders[1].name}" in (folders[2] / "log.txt").read_text()
+    for folder in folders:
+        steps = [line["step"] for line in runs.read(folder).history if line["kind"] == "train"]
+        assert steps == [2, 4, 6, 8, 10, 12]
+        assert [a.outcome for a in claims.attempts(folder)].count("finished") == 1
 
 
 def test_a_signal_lets_the_runs_save(config_file, tmp_path):
@@ -266,7 +299,7 @@ def test_the_view_names_each_run_with_its_own_state(tiny, tmp_path):
     for config, folder in zip(configs, folders, strict=True):
         records.claim(folder, config)
     records.write_json(folders[2] / "summary.json", {"test_accuracy": 0.625})
-    (folders[1] / "metrics.jsonl").mkdir()  # fails
+    (folders[1] / "checkpoints").touch()  # so it fails
     text = io.StringIO()
     launcher = launchers.local(1)
     results = sweep.execute(
@@ -275,7 +308,7 @@ def test_the_view_names_each_run_with_its_own_state(tiny, tmp_path):
     launcher.close()
     assert [run.state for run in results] == ["finished", "failed", "finished", "finished"]
     assert re.search(r"finished  rigl seed=2  accuracy 62\.50%", text.getvalue())
-    assert re.search(r"failed    rigl seed=1  IsADirectoryError", text.getvalue())
+    assert re.search(r"failed    rigl seed=1  FileExistsError", text.getvalue())
 
 
 def test_a_terminal_sees_a_table_of_the_runs():
