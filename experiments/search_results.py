@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 
 from experiments import records
-from experiments.figures import _COLOURS, _INK, _frame, _plain
+from experiments.figures import COLOURS, INK, frame, plain
 from experiments.grid import Overrides
 
 BEST = 5
@@ -142,32 +142,32 @@ def figure(title: str, trials: Sequence[Trial], goal: Goal) -> Figure:
     front = _front(within, goal.cost)
     drawn = Figure(figsize=(8.4, 5.2), dpi=150)
     drawn.set_layout_engine("constrained", w_pad=0.15, h_pad=0.12)
-    drawn.suptitle(title, x=0.02, ha="left", color=_INK, fontsize=14, fontweight="bold")
+    drawn.suptitle(title, x=0.02, ha="left", color=INK, fontsize=14, fontweight="bold")
     ax = drawn.subplots()
-    _plain(ax, "accuracy on the validation examples")
+    plain(ax, "accuracy on the validation examples")
 
     def add(trials: Sequence[Trial], style: str, **options: Any) -> None:
         x = [trial.results[goal.cost] for trial in trials]
         y = [trial.results["validation_accuracy"] for trial in trials]
         ax.plot(x, y, style, **options)
 
-    grey = {"color": _COLOURS[0], "alpha": 0.6, "ms": 5}
+    grey = {"color": COLOURS[0], "alpha": 0.6, "ms": 5}
     if beyond:
         add(beyond, "x", label="beyond the limits", **grey)
     add([trial for trial in within if trial not in front], "o", label="trials", **grey)
     # For a cost between those of two networks of the front there is the cheaper one, and no better.
-    orange = {"color": _COLOURS[1], "linewidth": 2, "ms": 6}
+    orange = {"color": COLOURS[1], "linewidth": 2, "ms": 6}
     add(front, "o-", label="front", drawstyle="steps-post", **orange)
     if goal.cost in goal.limits:
         limit = goal.limits[goal.cost]
-        ax.axvline(limit, color=_COLOURS[0], linestyle=(0, (5, 3)), linewidth=1.5, label="limit")
+        ax.axvline(limit, color=COLOURS[0], linestyle=(0, (5, 3)), linewidth=1.5, label="limit")
     ax.set_xscale("log")
     ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.xaxis.set_minor_locator(NullLocator())
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(PercentFormatter(xmax=1, decimals=None))
-    ax.set_xlabel(f"{COSTS[goal.cost]}, relative to the dense network", color=_INK)
-    _frame(ax)
+    ax.set_xlabel(f"{COSTS[goal.cost]}, relative to the dense network", color=INK)
+    frame(ax)
     ax.legend(loc="lower right", frameon=False, labelcolor="linecolor", fontsize=11)
     return drawn
 
