@@ -1,4 +1,9 @@
-"""What all tests share: four devices, and property tests that draw the same examples each time."""
+"""What all tests share: four devices, compiled programs, and property tests that draw the same
+examples each time."""
+
+import atexit
+import shutil
+import tempfile
 
 import hypothesis
 import jax
@@ -7,6 +12,14 @@ import jax
 # one device are not touched by the other three; a process for the sharding tests alone would cost
 # another start of jax, and a flag in the environment would reach the programs that tests start.
 jax.config.update("jax_num_cpu_devices", 4)
+
+# A test that trains something twice, to interrupt it for instance, compiles it once. Each process has
+# its own cache: jax's is not safe to share.
+_programs = tempfile.mkdtemp(prefix="sparsejax-programs-")
+atexit.register(shutil.rmtree, _programs, ignore_errors=True)
+jax.config.update("jax_compilation_cache_dir", _programs)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 hypothesis.settings.register_profile(
     "repeatable",

@@ -9,10 +9,8 @@ import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 from rich.console import Console
@@ -29,23 +27,6 @@ from experiments.train import init, prepare, train
 CONFIG = Path(__file__).parents[2] / "configs" / "mnist_lenet300_lottery.py"
 # Kept weights after each round: a layer loses 20 %, the last one 10 %; 6.5 is rounded to 6.
 FIRST, LAST = [512, 410, 328, 262], [80, 72, 65, 59]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _compile_once(tmp_path_factory):
-    """Every stage has programs of its own, most of them equal: they are compiled only once."""
-    new = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("programs")),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    old = {key: getattr(jax.config, key) for key in new}
-    for values in (new, old):
-        for key, value in values.items():
-            jax.config.update(key, value)
-        compilation_cache.reset_cache()
-        if values is new:
-            yield
 
 
 def _config(**procedure) -> ConfigDict:
