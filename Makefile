@@ -3,13 +3,16 @@
 PYTHON ?= $(firstword $(foreach python,python3 python3.14 python3.13 python3.12 python3.11,\
 	$(shell $(python) -c 'import sys; sys.version_info >= (3, 11) and print("$(python)")' 2>/dev/null)))
 
-.PHONY: help demo test lint notebooks
+.PHONY: help install demo test lint notebooks
 
 help:
+	@echo "make install     install everything into .venv"
 	@echo "make demo        train dense and sparse networks on handwritten digits, show table and picture"
 	@echo "make test        run all tests"
 	@echo "make lint        check style and types"
 	@echo "make notebooks   make the notebooks from their text, and execute them"
+
+install: .venv/installed
 
 demo: .venv/installed
 	.venv/bin/python -m experiments.demo

@@ -13,8 +13,8 @@ import jax
 # another start of jax, and a flag in the environment would reach the programs that tests start.
 jax.config.update("jax_num_cpu_devices", 4)
 
-# A test that trains something twice, to interrupt it for instance, compiles it once. Each process has
-# its own cache: jax's is not safe to share.
+# A test that trains something twice, to interrupt it for instance, compiles it once. Each process
+# has its own cache: jax's is not safe to share.
 _programs = tempfile.mkdtemp(prefix="sparsejax-programs-")
 atexit.register(shutil.rmtree, _programs, ignore_errors=True)
 jax.config.update("jax_compilation_cache_dir", _programs)
