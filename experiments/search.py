@@ -21,9 +21,9 @@ search goes on. SIGTERM and Ctrl-C let the runs save first.
 The study is search.jsonl there, a journal that Optuna's own tools can read. The same command, given
 again, goes on where it stopped, up to --trials in all: what was chosen and is not over continues
 with the same values. What is chosen is a function of the configuration, the space, the objective,
---search_seed, --parallel and the results. Interruptions do not change it; a search in two parts,
-the first with a --trials that is no multiple of --parallel, does. One search at a time may work in
-a directory.
+--search_seed, --parallel, the version of Optuna and the results. Interruptions do not change it; a
+search in two parts, the first with a --trials that is no multiple of --parallel, does. One search
+at a time may work in a directory.
 
     python -m experiments.report runs/search
 
