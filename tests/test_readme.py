@@ -28,8 +28,16 @@ def test_composition():
     assert int((kernel != 0).sum()) == 205
 
 
-def test_a_rule_of_ones_own():
+def test_a_sweep():
     exec(compile(_blocks()[1], "README.md", "exec"), names := {})
+    runs = names["sweep"]()
+    assert len(runs) == 9
+    assert runs[0] == {"rule": None, "seed": 0}
+    assert runs[-1] == {"rule.sparsity": 0.95, "seed": 2}
+
+
+def test_a_rule_of_ones_own():
+    exec(compile(_blocks()[2], "README.md", "exec"), names := {})
     rule = names["prune_by_age"](0.5, period=1)
     params = {"w": jnp.ones((2, 2))}
     grads = {"w": jnp.array([[3.0, 1.0], [2.0, 4.0]])}
