@@ -109,12 +109,12 @@ class Board:
         else:
             for i, status in enumerate(statuses):
                 if status.state != self._states[i] and status.state != "waiting":
-                    self._console.print(self._line(i, status), highlight=False)
+                    self.say(self._line(i, status))
         self._states = [status.state for status in statuses]
 
     def say(self, text: str) -> None:
         """Prints a line above the table."""
-        self._console.print(text, highlight=False)
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def close(self) -> None:
         """Leaves the table as it is."""

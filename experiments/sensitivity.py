@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 import sparsejax
-from experiments import records
+from experiments import build, records
 from experiments.errors import UserError
 from experiments.train import evaluate, fit, init, prepare
 from sparsejax.distributions import uniform
@@ -56,8 +56,8 @@ def sensitivity(
     """
     if config.rule is not None:
         raise UserError(
-            f"config.rule: {config.rule!r} is impossible with the procedure sensitivity, which "
-            "prunes a dense network; allowed: None"
+            f"config.rule: {build.name_of(config.rule)!r} is impossible with the procedure "
+            "sensitivity, which prunes a dense network; allowed: None"
         )
     if not all(isinstance(s, int | float) and 0 <= s <= 1 for s in sparsities):
         raise UserError(

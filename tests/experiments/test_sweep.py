@@ -106,9 +106,10 @@ def test_24_runs_survive_two_kills_of_the_sweep_one_of_a_worker_and_a_run_that_f
     assert code == 1
     assert "24 runs: 23 finished, 1 failed." in output
     assert str(broken / "error.txt") in output
-    assert "FileExistsError" in (broken / "error.txt").read_text()
+    assert re.search(r"Error: .*checkpoints", (broken / "error.txt").read_text())
     failed = [a for a in claims.attempts(broken) if a.outcome == "failed"]
     assert len(failed) >= 2  # once, and tried again
+    ended_dead = 0
     for config, folder in zip(configs, folders, strict=True):
         if folder == broken:
             continue
@@ -123,8 +124,11 @@ def test_24_runs_survive_two_kills_of_the_sweep_one_of_a_worker_and_a_run_that_f
             *range(4, 41, 4)
         ]
         outcomes = [attempt.outcome for attempt in claims.attempts(folder)]
-        assert outcomes.count("finished") == 1
-        assert outcomes[-1] == "finished"
+        # A worker may be killed when it has just finished a run, and has not said so yet.
+        ended_dead += outcomes[-1] is None
+        assert outcomes[-1] in ("finished", None)
+        assert "finished" not in outcomes[:-1]
+    assert ended_dead <= 1
     console = Console(file=io.StringIO())
     alone = train(configs[5], tmp_path / "alone", console=console)
     assert (folders[5] / "metrics.jsonl").read_bytes() == (
@@ -234,7 +238,7 @@ def test_a_mistake_is_told_before_anything_runs(old, new, message, config_file, 
 def test_help_explains_the_flags():
     command = [sys.executable, "-m", "experiments.sweep", "--help"]
     output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
-    for words in ("--launcher", "--parallel", "--cores", "--retries", "--dry_run", "sweep()"):
+    for words in ("--launcher", "--parallel", "--cores", "--retries", "dry_run", "sweep()"):
         assert words in output
 
 
@@ -308,7 +312,7 @@ def test_the_view_names_each_run_with_its_own_state(tiny, tmp_path):
     launcher.close()
     assert [run.state for run in results] == ["finished", "failed", "finished", "finished"]
     assert re.search(r"finished  rigl seed=2  accuracy 62\.50%", text.getvalue())
-    assert re.search(r"failed    rigl seed=1  FileExistsError", text.getvalue())
+    assert re.search(r"failed    rigl seed=1  \w+Error: ", text.getvalue())
 
 
 def test_a_terminal_sees_a_table_of_the_runs():
