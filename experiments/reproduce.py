@@ -16,7 +16,6 @@ says "better" where the mean misses it on the good side, "no" where it misses it
 import functools
 import os
 import shlex
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -225,14 +224,7 @@ def main() -> None:
         figures = {name: draw() for name, draw in outcome.figures.items()}
         results.write(file, values.paper, shown_command(), outcome.comparisons, figures)
         console.print(f"The section {values.paper} of {file} is written.", highlight=False)
-    failed = [run for run in outcome.executed if run.state == "failed"]
-    if failed:
-        sys.exit(
-            "error: some runs failed; their tracebacks are in\n"
-            + "\n".join(f"  {run.path / 'error.txt'}" for run in failed)
-        )
-    if any(run.state != "finished" for run in outcome.executed):
-        sys.exit("Stopped; the same command continues.")
+    sweep.exit_unless_finished(outcome.executed)
 
 
 if __name__ == "__main__":

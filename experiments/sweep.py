@@ -18,7 +18,6 @@ many that share it. SIGTERM and Ctrl-C let the runs save first.
 shows the runs in one page, also while they go on.
 """
 
-import importlib.util
 import sys
 import time
 import uuid
@@ -198,16 +197,15 @@ def configurations(config: ConfigDict, file: Path) -> list[ConfigDict]:
     Raises:
       UserError: if the file has no such function, or the function returns no runs.
     """
-    spec = importlib.util.spec_from_file_location(f"sweep_of_{file.stem}", file)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, "sweep"):
+    from experiments import papers  # late: it imports matplotlib
+
+    module = papers.load(file)
+    if "sweep" not in module:
         raise UserError(
             f"{file}: there is no function sweep() in it; it returns a list of runs, such as "
             "product(over('rule.sparsity', [0.9, 0.95]), seeds(3)), see experiments/grid.py"
         )
-    overrides = module.sweep()
+    overrides = module["sweep"]()
     if not overrides:
         raise UserError(f"{file}: sweep() returns no runs")
     return [grid.override(config, one) for one in overrides]
@@ -252,6 +250,18 @@ def summary(results: Sequence[runs.Run]) -> str:
     return f"{len(states)} runs: {counts}."
 
 
+def exit_unless_finished(results: Sequence[runs.Run]) -> None:
+    """Ends the command with exit code 1, and says why, if a run failed or was stopped."""
+    failed = [run for run in results if run.state == "failed"]
+    if failed:
+        sys.exit(
+            "error: some runs failed; their tracebacks are in\n"
+            + "\n".join(f"  {run.path / 'error.txt'}" for run in failed)
+        )
+    if any(run.state != "finished" for run in results):
+        sys.exit("Stopped; the same command continues.")
+
+
 def main() -> None:
     """Runs the sweep that the flags describe."""
     values = flags.FLAGS
@@ -277,14 +287,7 @@ def main() -> None:
     finally:
         launcher.close()
     console.print(summary(results), highlight=False)
-    failed = [run for run in results if run.state == "failed"]
-    if failed:
-        sys.exit(
-            "error: some runs failed; their tracebacks are in\n"
-            + "\n".join(f"  {run.path / 'error.txt'}" for run in failed)
-        )
-    if any(run.state != "finished" for run in results):
-        sys.exit("Stopped; the same command continues.")
+    exit_unless_finished(results)
     console.print(f"python -m experiments.report {root} shows them.", highlight=False)
 
 
