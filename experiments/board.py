@@ -122,7 +122,8 @@ class Board:
             self._live.stop()
 
     def _line(self, i: int, status: Status) -> str:
-        result = f"  accuracy {status.accuracy:.2%}" if status.state == "finished" else ""
+        shown = status.state == "finished" and status.accuracy is not None
+        result = f"  accuracy {status.accuracy:.2%}" if shown else ""
         return f"{status.state:<9} {self._names[i]}{result}  {status.error}".rstrip()
 
     def _table(self, statuses: Sequence[Status], now: float) -> Group:
