@@ -2,11 +2,17 @@
 examples each time."""
 
 import atexit
+import os
 import shutil
 import tempfile
 
 import hypothesis
 import jax
+
+# Most of the tests' time is compilation, and that is quickest without optimization. The flag is
+# read at jax's start, here and in the programs that tests start.
+_FLAGS = "--xla_backend_optimization_level=0"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAGS}".strip()
 
 # Sharded arrays need several devices, and their number is fixed once jax has started. Programs on
 # one device are not touched by the other three; a process for the sharding tests alone would cost
