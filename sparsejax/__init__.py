@@ -23,6 +23,8 @@ from sparsejax.masks import (
     get_masks,
     straight_through,
 )
+from sparsejax.neurons import Neurons, neurons
+from sparsejax.overlap import Overlap, overlap
 from sparsejax.post_training.sensitivity import Sensitivity, sensitivity
 from sparsejax.schedules import cubic, every, once
 from sparsejax.scores import gradient, magnitude, random, saliency
@@ -42,6 +44,8 @@ from sparsejax.transforms import (
 __all__ = [
     "Kept",
     "MaskState",
+    "Neurons",
+    "Overlap",
     "Sensitivity",
     "SparsifyState",
     "apply_masks",
@@ -68,8 +72,10 @@ __all__ = [
     "mask_rule",
     "masks_from_scores",
     "move_connections",
+    "neurons",
     "nm",
     "once",
+    "overlap",
     "prune",
     "random",
     "random_masks",
