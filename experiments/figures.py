@@ -175,12 +175,22 @@ def picture(
     axes = halves[1].subplots(len(images), 1, squeeze=False)[:, 0]
     most = max(1, *(image.max() for image in images.values()))
     for ax, (heading, image) in zip(axes, images.items(), strict=True):
-        drawn = _image(ax, heading, image, most)
+        drawn = pixels(ax, heading, image, most)
     scale = halves[1].colorbar(drawn, ax=axes, shrink=0.5, aspect=25)
     scale.set_label("connections kept to a pixel", color=INK)
     scale.ax.tick_params(colors=INK, length=0)
     scale.outline.set_visible(False)
 
+    save(figure, path)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes a figure, whole or not at all.
+
+    Args:
+      figure: the figure.
+      path: the file, of a type that matplotlib knows by its ending; its directory must exist.
+    """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         figure.savefig(temporary, format=path.suffix[1:])
@@ -265,7 +275,8 @@ def frame(ax: Axes) -> None:
     ax.spines["bottom"].set_color("#a9aeb6")
 
 
-def _image(ax: Axes, heading: str, image: np.ndarray, most: float) -> Any:
+def pixels(ax: Axes, heading: str, image: np.ndarray, most: float) -> Any:
+    """Draws whole numbers as an image, 0 white and `most` dark; returns what a scale is made of."""
     plain(ax, heading)
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
