@@ -1,5 +1,7 @@
 """What the commands that take a configuration have in common: flags, messages, signals."""
 
+import os
+import shlex
 import signal
 import sys
 import threading
@@ -51,6 +53,21 @@ def config_file() -> Path:
 def data_dir() -> Path | None:
     """Returns the data directory that the flags name, None for the default."""
     return Path(flags.FLAGS.data_dir) if flags.FLAGS.data_dir else None
+
+
+def shown(module: str) -> str:
+    """Returns the command as it was given, without what is particular to this machine.
+
+    Args:
+      module: the name of its module in `experiments`.
+    """
+    private = ("address", "data_dir")
+    given = [
+        flag.serialize()
+        for flag in (flags.FLAGS[name] for name in sorted(flags.FLAGS))
+        if flag.present and flag.name not in private and not os.path.isabs(str(flag.value))
+    ]
+    return shlex.join(["python", "-m", f"experiments.{module}", *given])
 
 
 def parse(argv: list[str]) -> list[str]:

@@ -14,8 +14,6 @@ says "better" where the mean misses it on the good side, "no" where it misses it
 """
 
 import functools
-import os
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -176,18 +174,6 @@ def overview(paper: str, parts: Sequence[papers.Part], seeds: int, parallel: int
     return table
 
 
-def shown_command() -> str:
-    """Returns the command as it was given, without what is particular to this machine."""
-    given = [flags.FLAGS[name] for name in sorted(flags.FLAGS) if flags.FLAGS[name].present]
-    private = ("address", "data_dir")
-    shown = [
-        flag.serialize()
-        for flag in given
-        if flag.name not in private and not os.path.isabs(str(flag.value))
-    ]
-    return shlex.join(["python", "-m", "experiments.reproduce", *shown])
-
-
 def main() -> None:
     """Does what the flags say."""
     values, console = flags.FLAGS, Console()
@@ -204,7 +190,7 @@ def main() -> None:
         raise UserError(f"--paper: name one of {', '.join(found)}; --list shows what they hold")
     parts = select(found, values.paper, values.only)
     if values.results:
-        results.check(Path(values.results), values.paper)
+        results.check(Path(values.results), f"reproduce {values.paper}")
     configs = [config for config, _ in planned(parts, values.seeds, values.only)]
     sweep.prepare(configs, command.data_dir())
     stop = command.stop_on_signals()
@@ -222,7 +208,7 @@ def main() -> None:
     if values.results:
         file = Path(values.results)
         figures = {name: draw() for name, draw in outcome.figures.items()}
-        results.write(file, values.paper, shown_command(), outcome.comparisons, figures)
+        results.write(file, values.paper, command.shown("reproduce"), outcome.comparisons, figures)
         console.print(f"The section {values.paper} of {file} is written.", highlight=False)
     sweep.exit_unless_finished(outcome.executed)
 

@@ -1,4 +1,4 @@
-"""A paper's section in a file of results, with what is needed to obtain them again."""
+"""Sections in a file of results, of papers and of sweeps, with how to obtain them again."""
 
 import datetime
 import importlib.metadata
@@ -16,10 +16,17 @@ from matplotlib.figure import Figure
 from experiments import records
 from experiments.comparison import HEADINGS, Comparison, cells
 from experiments.errors import UserError
+from experiments.runs import Run
+
+ROOT = Path(__file__).parents[1]
 
 
-def check(file: Path, paper: str) -> None:
-    """Checks that a paper's section can be written to a file, before hours of training.
+def check(file: Path, mark: str) -> None:
+    """Checks that a section can be written to a file, before hours of training.
+
+    Args:
+      file: the file.
+      mark: the section's name in it, as in `replaced`.
 
     Raises:
       UserError: if its folder is not there, it cannot be read, or it is damaged where the section
@@ -27,7 +34,7 @@ def check(file: Path, paper: str) -> None:
     """
     if not file.absolute().parent.is_dir():
         raise UserError(f"--results: {file.absolute().parent}: no such folder")
-    replaced(_text(file), paper, "")
+    replaced(_text(file), mark, "")
 
 
 def write(
@@ -51,17 +58,49 @@ def write(
     Raises:
       UserError: if the file cannot be read or written, or is damaged where the section is.
     """
-    folder = file.parent / "results"
     links = {stem: f"results/{paper}_{stem}.svg" for stem in figures}
-    text = _text(file)
+    content = section(paper, command, comparisons, links, revision(ROOT, file))
+    drawn = {links[stem]: _svg(figure) for stem, figure in figures.items()}
+    _write(file, f"reproduce {paper}", content, drawn)
+
+
+def write_sweep(
+    file: Path,
+    name: str,
+    command: str,
+    remark: str,
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    finished: Sequence[Run],
+) -> None:
+    """Writes a sweep's section. The other sections stay as they are.
+
+    Args:
+      file: the file, created if there is none.
+      name: what the sweep is called.
+      command: the command that obtains the results.
+      remark: what else a reader should know, a sentence or more.
+      headings: the headings of its table.
+      rows: the rows.
+      finished: the runs behind it.
+
+    Raises:
+      UserError: if the file cannot be read or written, or is damaged where the section is.
+    """
+    seconds = [_seconds(run.summary) for run in finished if run.summary is not None]
+    lines = [f"## {name}", "", f"    {command}", "", _made(seconds, revision(ROOT, file)), ""]
+    lines += [remark, "", _row(headings), "|" + "---|" * len(headings), *map(_row, rows)]
+    _write(file, f"sweep {name}", "\n".join(lines), {})
+
+
+def _write(file: Path, mark: str, content: str, figures: Mapping[str, str]) -> None:
+    """Writes a section, and figures by their files relative to it."""
+    text = replaced(_text(file), mark, content)
     try:
-        changes = revision(Path(__file__).parents[1], file)
-        content = section(paper, command, comparisons, links, changes)
-        text = replaced(text, paper, content)
         if figures:
-            folder.mkdir(exist_ok=True)
-        for stem, figure in figures.items():
-            records.write_text(file.parent / links[stem], _svg(figure))
+            (file.parent / "results").mkdir(exist_ok=True)
+        for link, drawn in figures.items():
+            records.write_text(file.parent / link, drawn)
         records.write_text(file, text)
     except OSError as error:
         raise UserError(f"--results: {file} cannot be written: {error.strerror}") from error
@@ -89,14 +128,7 @@ def section(
         for run in comparison.runs.values()
         if run is not None and run.summary is not None
     }
-    made = [
-        datetime.date.today().isoformat(),
-        *([f"revision {version}"] if version else []),
-        f"{_processor()}, {cores()} cores in use",
-        f"jax {importlib.metadata.version('jax')}",
-        f"{sum(seconds.values()) / 60:.0f} minutes of training in {len(seconds)} runs",
-    ]
-    lines = [f"## {paper}", "", f"    {command}", "", f"{'; '.join(made)}.", ""]
+    lines = [f"## {paper}", "", f"    {command}", "", _made([*seconds.values()], version), ""]
     lines += [_row((*HEADINGS, "source", "each seed")), "|" + "---|" * (len(HEADINGS) + 2)]
     for comparison in comparisons:
         each = ", ".join(f"{value:.2f}" for value in comparison.values.values())
@@ -106,23 +138,35 @@ def section(
     return "\n".join(lines)
 
 
-def replaced(text: str, paper: str, content: str) -> str:
-    """Returns a file's text with a paper's section replaced, or added at its end.
+def _made(seconds: Sequence[float], version: str) -> str:
+    """When, of what and by what results were made, in a sentence."""
+    made = [
+        datetime.date.today().isoformat(),
+        *([f"revision {version}"] if version else []),
+        f"{_processor()}, {cores()} cores in use",
+        f"jax {importlib.metadata.version('jax')}",
+        f"{sum(seconds) / 60:.0f} minutes of training in {len(seconds)} runs",
+    ]
+    return f"{'; '.join(made)}."
+
+
+def replaced(text: str, mark: str, content: str) -> str:
+    """Returns a file's text with a section replaced, or added at its end.
 
     Args:
       text: the text.
-      paper: the paper's name.
+      mark: the section's name: what makes it, and of what.
       content: the section.
 
     Raises:
       UserError: if the section's marks are damaged.
 
     Example:
-      >>> text = replaced('# Results', 'a1999', 'old')
-      >>> replaced(text, 'a1999', 'new') == replaced('# Results', 'a1999', 'new')
+      >>> text = replaced('# Results', 'reproduce a', 'old')
+      >>> replaced(text, 'reproduce a', 'new') == replaced('# Results', 'reproduce a', 'new')
       True
     """
-    begin, end = (f"<!-- reproduce {paper}: {mark} -->" for mark in ("begin", "end"))
+    begin, end = (f"<!-- {mark}: {place} -->" for place in ("begin", "end"))
     block = f"{begin}\n{content}\n{end}"
     if text.count(begin) == text.count(end) == 0:
         return f"{text.rstrip()}\n\n{block}\n"

@@ -15,7 +15,8 @@ many that share it. SIGTERM and Ctrl-C let the runs save first.
 
     python -m experiments.report runs/digits
 
-shows the runs in one page, also while they go on.
+shows the runs in one page, also while they go on. In the end a table of methods and sparsities is
+printed; --results writes it to a Markdown file, too.
 """
 
 import sys
@@ -29,7 +30,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from experiments import board, command, grid, launchers, records, runs, worker
+from experiments import board, command, grid, launchers, records, runs, standings, worker
 from experiments.claims import attempts
 from experiments.data import default_directory
 from experiments.errors import UserError
@@ -266,7 +267,11 @@ def main() -> None:
     """Runs the sweep that the flags describe."""
     values = flags.FLAGS
     root, console = Path(values.workdir), Console()
+    from experiments import results as result_files  # late: it imports matplotlib
+
     configs = configurations(command.config(), command.config_file())
+    if values.results:
+        result_files.check(Path(values.results), f"sweep {command.config_file().stem}")
     prepare(configs, command.data_dir())
     if values.dry_run:
         console.print(plan(configs, root))
@@ -286,9 +291,32 @@ def main() -> None:
         )
     finally:
         launcher.close()
+    found = standings.standings(results)
+    console.print(standings.table(found), highlight=False)
+    if values.results:
+        result_files.write_sweep(
+            Path(values.results),
+            command.config_file().stem,
+            command.shown("sweep"),
+            _remark(configs),
+            *standings.rows(found),
+            results,
+        )
     console.print(summary(results), highlight=False)
     exit_unless_finished(results)
     console.print(f"python -m experiments.report {root} shows them.", highlight=False)
+
+
+def _remark(configs: Sequence[ConfigDict]) -> str:
+    """What the numbers of a sweep's table mean."""
+    steps = sorted({config.steps for config in configs})
+    length = f"{steps[0]:,}" if len(steps) == 1 else f"{steps[0]:,} to {steps[-1]:,}"
+    sizes = sorted({config.batch_size for config in configs})
+    examples = ", ".join(map(str, sizes))
+    return (
+        "Test accuracy in percent, mean ± sample standard deviation over the seeds, by the "
+        f"sparsity that was asked for. Each run takes {length} steps of {examples} examples."
+    )
 
 
 if __name__ == "__main__":
@@ -307,6 +335,9 @@ if __name__ == "__main__":
         "brings little but shared compilation: a step takes about 0.85 of the time, a short sweep "
         "half. Losses then differ from those of a run alone in the last bits, and drift.",
         lower_bound=1,
+    )
+    flags.DEFINE_string(
+        "results", None, "A Markdown file in which the sweep's table is written, or replaced."
     )
     flags.DEFINE_bool("dry_run", False, "Show the runs and how far they are, and train nothing.")
     command.run(main, ["config", "workdir"])

@@ -332,14 +332,14 @@ def test_damaged_marks_are_refused_and_nothing_is_written(tmp_path):
     assert file.read_text() == "<!-- reproduce a: begin -->\nno end\n"
     assert not (tmp_path / "results").exists()
     with pytest.raises(UserError, match="must occur once, in this order"):
-        results.check(file, "a")
-    results.check(file, "b")
+        results.check(file, "reproduce a")
+    results.check(file, "reproduce b")
 
 
 def test_a_file_that_cannot_be_written_is_named_before_anything_is_trained(tmp_path):
     file = tmp_path / "nowhere" / "R.md"
     with pytest.raises(UserError, match=r"--results: .*nowhere: no such folder"):
-        results.check(file, "a")
+        results.check(file, "reproduce a")
     with pytest.raises(UserError, match=r"--results: .*nowhere.*cannot be written"):
         results.write(file, "a", "command", [], {})
 
