@@ -5,6 +5,7 @@ gradients through unchanged and keeps `masks` in its state. `sparsify(inner, rul
 gradient transformation that trains `inner` on the support of those masks.
 """
 
+from sparsejax import at_initialization
 from sparsejax.algorithms.gmp import gmp
 from sparsejax.algorithms.magnitude_pruning import magnitude_pruning
 from sparsejax.algorithms.rigl import rigl
@@ -21,6 +22,7 @@ from sparsejax.masks import (
     dense_masks,
     forward_params,
     get_masks,
+    prunable_with_biases,
     straight_through,
 )
 from sparsejax.neurons import Neurons, neurons
@@ -49,6 +51,7 @@ __all__ = [
     "Sensitivity",
     "SparsifyState",
     "apply_masks",
+    "at_initialization",
     "block",
     "channel",
     "constant_fan_in",
@@ -76,6 +79,7 @@ __all__ = [
     "nm",
     "once",
     "overlap",
+    "prunable_with_biases",
     "prune",
     "random",
     "random_masks",

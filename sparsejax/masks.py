@@ -52,6 +52,24 @@ def default_prunable(path: str, leaf: jax.Array) -> bool:
     )
 
 
+def prunable_with_biases(path: str, leaf: jax.Array) -> bool:
+    """Prunes what `default_prunable` does, and the biases of those layers.
+
+    A bias is a floating-point parameter with "bias" in its path; those of norms are left dense.
+
+    Args:
+      path: The leaf's keys joined by '/'.
+      leaf: The parameter, of any shape.
+
+    >>> bias = jnp.ones(3)
+    >>> prunable_with_biases("Dense_0/bias", bias), prunable_with_biases("LayerNorm_0/bias", bias)
+    (True, False)
+    """
+    name = path.lower()
+    is_bias = "bias" in name and not any(word in name for word in ("embed", "norm"))
+    return default_prunable(path, leaf) or (is_bias and jnp.issubdtype(leaf.dtype, jnp.floating))
+
+
 def dense_masks(params: Params, prunable: Prunable = default_prunable) -> Masks:
     """Returns the masks that keep everything.
 
