@@ -5,7 +5,7 @@ gradients through unchanged and keeps `masks` in its state. `sparsify(inner, rul
 gradient transformation that trains `inner` on the support of those masks.
 """
 
-from sparsejax import at_initialization
+from sparsejax import at_initialization, reparameterization
 from sparsejax.algorithms.gmp import gmp
 from sparsejax.algorithms.magnitude_pruning import magnitude_pruning
 from sparsejax.algorithms.rigl import rigl
@@ -83,6 +83,7 @@ __all__ = [
     "prune",
     "random",
     "random_masks",
+    "reparameterization",
     "rigl",
     "saliency",
     "sensitivity",
