@@ -56,7 +56,7 @@ def force(
 
     >>> import jax.numpy as jnp
     >>> params = {"w": jnp.array([[1.0], [-2.0], [3.0], [0.1]])}
-    >>> loss = lambda params, x: jnp.mean((x @ params["w"] - 1) ** 2)
+    >>> loss = lambda params, x: jnp.mean((x @ params["w"] - 2) ** 2)
     >>> force(loss, params, jnp.ones((1, 1, 4)), 0.75, rounds=2)["w"].ravel().tolist()
     [False, False, True, False]
     """
