@@ -208,7 +208,7 @@ def _share_out(leaves: Sequence[Leaf], density: Number, weights: Sequence[int]) 
         at_full = (min(n * max(weight, 1), w * size) for n, w in zip(sizes, weights, strict=True))
         bounds.append(-(-sum(at_full) // max(weight, 1)))
     if isinstance(total, int):
-        counts = _by_largest_remainder(
+        counts = by_largest_remainder(
             np.int64(total),
             np.array(sizes, np.int64),
             np.array(weights, np.int64),
@@ -216,13 +216,28 @@ def _share_out(leaves: Sequence[Leaf], density: Number, weights: Sequence[int]) 
         )
         return [int(n) for n in counts]
     full = total >= jnp.array(bounds, jnp.uint32)
-    counts = _by_largest_remainder(
+    counts = by_largest_remainder(
         total, jnp.array(sizes, jnp.uint32), jnp.array(weights, jnp.uint32), full
     )
     return list(counts)
 
 
-def _by_largest_remainder(total: Any, sizes: Any, weights: Any, full: Any) -> Any:
+def by_largest_remainder(total: Any, sizes: Any, weights: Any, full: Any) -> Any:
+    """Shares a whole number in proportion to weights, exactly, among those that are not full.
+
+    Args:
+      total: What is shared, at least the sizes of the full.
+      sizes: What the full get.
+      weights: Whole numbers; those of the others sum to 1 at least and to 2**31 at most.
+      full: Bools.
+
+    Returns:
+      Whole numbers that sum to `total`; ties go to the first.
+
+    >>> sizes, weights, full = np.array([[2, 9, 9], [5, 1, 2], [1, 0, 0]])
+    >>> by_largest_remainder(np.int64(12), sizes, weights, full > 0).tolist()
+    [2, 3, 7]
+    """
     xp = jnp if isinstance(total, jax.Array) else np
     kind = sizes.dtype
     rest = total - xp.sum(xp.where(full, sizes, 0), dtype=kind)

@@ -90,6 +90,24 @@ def cubic(begin: int, end: int, final: Number, initial: Number = 0.0) -> optax.S
     return schedule
 
 
+def annealed(amount: Amount, end: int | None) -> Amount:
+    """Returns an amount that falls to 0 along half a cosine: a(t) = a/2 (1 + cos(π t / end)).
+
+    Loshchilov & Hutter 2017, arXiv 1608.03983; for drop fractions, Dettmers & Zettlemoyer 2019,
+    arXiv 1907.04840.
+
+    Args:
+      amount: The value at step 0; a schedule is returned as it is.
+      end: The step at which 0 is reached; None for an amount that stays.
+
+    >>> [round(float(annealed(0.5, 100)(step)), 4) for step in (0, 50, 100)]
+    [0.5, 0.25, 0.0]
+    """
+    if callable(amount) or end is None:
+        return amount
+    return lambda step: amount / 2 * (1 + jnp.cos(jnp.pi * step / end))
+
+
 def value_at(amount: Amount, step: jax.Array) -> Number:
     """Returns the value of a number or a schedule at a step.
 

@@ -6,10 +6,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sparsejax import distributions, rounding, selection, structures
+from sparsejax import distributions, redistributions, rounding, selection, structures
 from sparsejax import masks as mask_trees
 from sparsejax.scores import random as random_scores
-from sparsejax.typing import Count, Distribution, Leaf, Masks, Number, Params, Prunable, Structure
+from sparsejax.typing import (
+    Count,
+    Distribution,
+    Layer,
+    Leaf,
+    Masks,
+    Number,
+    Params,
+    Prunable,
+    Redistribution,
+    Structure,
+)
 
 
 def masks_from_scores(
@@ -123,6 +134,7 @@ def move_connections(
     drop_fraction: Number,
     *,
     structure: Structure | None = None,
+    redistribution: Redistribution | None = None,
 ) -> Masks:
     """Drops a fraction of the kept connections and grows as many: each row keeps its count.
 
@@ -136,12 +148,14 @@ def move_connections(
       drop_fraction: The fraction of the kept entries to move, from 0 to 1, rounded half to even for
         each row of the structure; may be traced.
       structure: The structure that the masks were made with; None for unstructured.
+      redistribution: As for `grow_connections`.
 
     Returns:
       A mask tree with the shapes of `masks`.
 
     Raises:
-      ValueError: if the fraction is a Python number outside [0, 1].
+      ValueError: if the fraction is a Python number outside [0, 1], or a redistribution meets a
+        structure.
 
     >>> masks = {"w": jnp.array([[True, True], [False, False]])}
     >>> drop = {"w": jnp.array([[2.0, 1.0], [0.0, 0.0]])}
@@ -149,21 +163,132 @@ def move_connections(
     >>> move_connections(masks, drop, grow, 0.5)["w"].tolist()
     [[True, False], [False, True]]
     """
-    structure = structures.unstructured() if structure is None else structure
-    rounding.check_fraction("drop_fraction", drop_fraction)
+    stays = drop_connections(masks, drop_scores, drop_fraction, structure=structure)
+    return grow_connections(
+        stays, grow_scores, masks, structure=structure, redistribution=redistribution
+    )
 
-    def move(mask: jax.Array, drop: jax.Array, grow: jax.Array) -> jax.Array:
-        if not mask.ndim or not drop.size:
+
+def drop_connections(
+    masks: Masks,
+    scores: Params,
+    fraction: Number,
+    *,
+    structure: Structure | None = None,
+) -> Masks:
+    """Drops the fraction of the kept entries of each row that has the lowest scores.
+
+    Args:
+      masks: The mask tree; leaves that are scalars stay.
+      scores: A pytree of arrays with the shapes of the parameters.
+      fraction: The fraction of the kept entries to drop, from 0 to 1, rounded half to even for each
+        row of the structure; may be traced.
+      structure: The structure that the masks were made with; None for unstructured.
+
+    Returns:
+      A mask tree with the shapes of `masks`.
+
+    Raises:
+      ValueError: if the fraction is a Python number outside [0, 1].
+
+    >>> masks = {"w": jnp.array([True, True, False, True])}
+    >>> drop_connections(masks, {"w": jnp.array([3.0, 1.0, 0.0, 2.0])}, 1 / 3)["w"].tolist()
+    [True, False, False, True]
+    """
+    structure = structures.unstructured() if structure is None else structure
+    rounding.check_fraction("drop_fraction", fraction)
+
+    def drop(mask: jax.Array, score: jax.Array) -> jax.Array:
+        if not mask.ndim or not score.size:
             return mask
         grouped = structure.group(mask).astype(bool)
         axes = structure.axes(grouped.ndim)
         kept = selection.count(grouped, axes)
-        moved = rounding.portion(kept, drop_fraction)
-        stay = selection.top_k_mask(structure.group(drop), kept - moved, axes=axes, first=grouped)
-        grown = selection.top_k_mask(structure.group(grow), moved, axes=axes, first=~stay)
-        return structure.expand(stay | grown, drop.shape)
+        stay = kept - rounding.portion(kept, fraction)
+        stays = selection.top_k_mask(structure.group(score), stay, axes=axes, first=grouped)
+        return structure.expand(stays, score.shape)
 
-    return jax.tree.map(move, masks, drop_scores, grow_scores)
+    return jax.tree.map(drop, masks, scores)
+
+
+def grow_connections(
+    stays: Masks,
+    scores: Params,
+    before: Masks,
+    *,
+    structure: Structure | None = None,
+    redistribution: Redistribution | None = None,
+) -> Masks:
+    """Grows the entries off the masks that have the highest scores, up to the counts of before.
+
+    Args:
+      stays: The mask tree of what stays; leaves that are scalars stay as they are.
+      scores: A pytree of arrays with the shapes of the parameters.
+      before: Masks of `stays` and more. Each row grows as many entries as it has lost.
+      structure: The structure that the masks were made with; None for unstructured.
+      redistribution: How the growth is shared among the layers, in place of that: their total stays
+        the same. It moves single entries from layer to layer, so there can be no structure then.
+
+    Returns:
+      A mask tree with the shapes of `stays`.
+
+    Raises:
+      ValueError: if a redistribution meets a structure.
+
+    >>> stays = {"w": jnp.array([True, False, False])}
+    >>> scores = {"w": jnp.array([9.0, 1.0, 2.0])}
+    >>> grow_connections(stays, scores, {"w": jnp.array([True, True, False])})["w"].tolist()
+    [True, False, True]
+    """
+    check_redistribution(redistribution, structure)
+    structure = structures.unstructured() if structure is None else structure
+
+    def lost(stay: jax.Array, old: jax.Array) -> jax.Array:
+        if not stay.ndim:
+            return jnp.zeros((), jnp.uint32)
+        grouped = [structure.group(m).astype(bool) for m in (old, stay)]
+        kept = [selection.count(m, structure.axes(m.ndim)) for m in grouped]
+        return kept[0] - kept[1]
+
+    def grow(stay: jax.Array, score: jax.Array, number: jax.Array) -> jax.Array:
+        if not stay.ndim or not score.size:
+            return stay
+        grouped = structure.group(stay).astype(bool)
+        axes = structure.axes(grouped.ndim)
+        grown = selection.top_k_mask(structure.group(score), number, axes=axes, first=~grouped)
+        return structure.expand(grouped | grown, score.shape)
+
+    numbers = jax.tree.map(lost, stays, before)
+    if redistribution is not None:
+        leaves, tree = jax.tree.flatten(stays)
+        layers = [
+            Layer(*layer)
+            for layer in zip(*map(jax.tree.leaves, (before, stays, scores)), strict=True)
+        ]
+        moving = [i for i, stay in enumerate(leaves) if stay.ndim]
+        flat = jax.tree.leaves(numbers)
+        shares = redistributions.shares(
+            [flat[i].reshape(()) for i in moving], [layers[i] for i in moving], redistribution
+        )
+        for i, share in zip(moving, shares, strict=True):
+            flat[i] = share
+        numbers = jax.tree.unflatten(tree, flat)
+    return jax.tree.map(grow, stays, scores, numbers)
+
+
+def check_redistribution(
+    redistribution: Redistribution | None, structure: Structure | None
+) -> None:
+    """Refuses a redistribution of what is no single entry.
+
+    Raises:
+      ValueError: if there are a redistribution and a structure.
+    """
+    if redistribution is not None and structure is not None and structure.name != "unstructured":
+        raise ValueError(
+            "a redistribution moves single connections from layer to layer, which "
+            f"{structure.name} does not allow"
+        )
 
 
 def check_sparsity(

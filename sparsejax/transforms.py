@@ -22,6 +22,7 @@ from sparsejax.typing import (
     Number,
     Params,
     Prunable,
+    Redistribution,
     Score,
     Structure,
     When,
@@ -37,6 +38,7 @@ class MaskState(NamedTuple):
       moved: Whether the last update computed the masks anew, a bool scalar.
       masks: The mask tree for the forward pass that comes next.
       stays: The entries of `masks` that were on the masks before they moved the last time, too.
+      memory: What else the rule remembers from one update of the masks to the next.
     """
 
     count: jax.Array  # type: ignore[assignment]  # shadows tuple.count, as optax's states do
@@ -44,6 +46,7 @@ class MaskState(NamedTuple):
     moved: jax.Array
     masks: Masks
     stays: Masks
+    memory: Any = ()
 
 
 class SparsifyState(NamedTuple):
@@ -60,9 +63,11 @@ class SparsifyState(NamedTuple):
 
 def mask_rule(
     init_masks: Callable[[Params, jax.Array], Masks],
-    move_masks: Callable[[Masks, Params, Params, jax.Array, jax.Array], Masks],
+    move_masks: Callable[..., Any],
     when: When,
     seed: int | jax.Array = 0,
+    *,
+    init_memory: Callable[[Params, Masks, jax.Array], Any] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Makes a mask rule of two functions: the first masks, and how masks move.
 
@@ -73,6 +78,9 @@ def mask_rule(
         chain made of them. The key differs from step to step.
       when: `step -> bool`.
       seed: Seed of all random choices; may be traced.
+      init_memory: `(params, masks, key) -> memory`, a pytree of arrays, for a rule that remembers
+        more than its masks. `move_masks` is then given it as its last argument and returns `(masks,
+        memory)`.
 
     Returns:
       A transformation that passes updates through unchanged.
@@ -88,7 +96,8 @@ def mask_rule(
         key = jax.random.key(seed)
         masks = init_masks(params, jax.random.fold_in(key, 0))
         stays = jax.tree.map(jnp.copy, masks)
-        return MaskState(jnp.zeros((), jnp.int32), key, jnp.zeros((), bool), masks, stays)
+        memory = () if init_memory is None else init_memory(params, masks, jax.random.split(key)[0])
+        return MaskState(jnp.zeros((), jnp.int32), key, jnp.zeros((), bool), masks, stays, memory)
 
     def update(
         updates: Params, state: MaskState, params: Params | None = None, **extra: Any
@@ -98,21 +107,25 @@ def mask_rule(
             raise ValueError("a mask rule needs the parameters: call update(grads, state, params)")
         moved = jnp.asarray(when(state.count), bool)
 
-        def move(carry: tuple[jax.Array, Masks, Masks]) -> tuple[jax.Array, Masks, Masks]:
-            _, old, _ = carry
+        def move(carry: tuple[Any, ...]) -> tuple[Any, ...]:
+            _, old, _, memory = carry
             # Every step has a key of its own, used or not, so that masks are a function of the seed
             # and the step alone. 0 is the key of the first masks.
             key = jax.random.fold_in(state.key, state.count + 1)
-            masks = move_masks(old, params, updates, key, state.count)
-            return jnp.zeros_like(moved), masks, jax.tree.map(jnp.logical_and, old, masks)
+            arguments = old, params, updates, key, state.count
+            if init_memory is None:
+                masks = move_masks(*arguments)
+            else:
+                masks, memory = move_masks(*arguments, memory)
+            return jnp.zeros_like(moved), masks, jax.tree.map(jnp.logical_and, old, masks), memory
 
         # A loop of at most one turn leaves the masks in place, where lax.cond would copy them at
         # every step.
-        _, masks, stays = jax.lax.while_loop(
-            lambda carry: carry[0], move, (moved, state.masks, state.stays)
+        _, *new = jax.lax.while_loop(
+            lambda carry: carry[0], move, (moved, state.masks, state.stays, state.memory)
         )
         count = optax.safe_increment(state.count)
-        return updates, MaskState(count, state.key, moved, masks, stays)
+        return updates, MaskState(count, state.key, moved, *new)
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -212,6 +225,7 @@ def drop_and_grow(
     grow_score: Score = scores.gradient,
     distribution: Distribution = distributions.uniform,
     structure: Structure | None = None,
+    redistribution: Redistribution | None = None,
     prunable: Prunable = mask_trees.default_prunable,
     seed: int | jax.Array = 0,
 ) -> optax.GradientTransformationExtraArgs:
@@ -229,12 +243,15 @@ def drop_and_grow(
       grow_score: Likewise; the highest come.
       distribution: Shares the budget among the layers.
       structure: What competes with what; None for unstructured.
+      redistribution: Shares the growth among the layers, of which only the total then keeps its
+        number of connections; None for each to keep its own.
       prunable: `(path, leaf) -> bool`.
       seed: Seed of the first masks and of random scores; may be traced.
 
     Raises:
-      ValueError: if the sparsity or the drop fraction is no fraction; by `init`, if no leaf is
-        prunable, the structure does not fit a leaf, or cannot be so sparse.
+      ValueError: if the sparsity or the drop fraction is no fraction, or a redistribution meets a
+        structure; by `init`, if no leaf is prunable, the structure does not fit a leaf, or cannot
+        be so sparse.
 
     >>> rule = drop_and_grow(0.5, drop_fraction=0.5, when=schedules.every(1))
     >>> params = {"w": jnp.ones((4, 4))}
@@ -244,6 +261,7 @@ def drop_and_grow(
     """
     rounding.check_fraction("sparsity", sparsity)
     rounding.check_fraction("drop_fraction", drop_fraction)
+    topology.check_redistribution(redistribution, structure)
 
     def init_masks(params: Params, key: jax.Array) -> Masks:
         return topology.random_masks(
@@ -265,6 +283,7 @@ def drop_and_grow(
             grow_score(params, updates, grow_key),
             schedules.value_at(drop_fraction, step),
             structure=structure,
+            redistribution=redistribution,
         )
 
     return mask_rule(init_masks, move_masks, when, seed)

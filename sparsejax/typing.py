@@ -59,6 +59,27 @@ class Distribution(Protocol):
         """Returns the number of entries that each leaf keeps, in the order of `leaves`."""
 
 
+class Layer(NamedTuple):
+    """What a redistribution is told of one layer whose connections move.
+
+    Attributes:
+      before: The connections before the update, a bool array.
+      stays: Those of them that are not dropped.
+      scores: The grow scores, of the same shape.
+    """
+
+    before: jax.Array
+    stays: jax.Array
+    scores: jax.Array
+
+
+class Redistribution(Protocol):
+    """Shares the dropped connections of all layers among them, to grow anew."""
+
+    def __call__(self, layers: Sequence[Layer], /) -> Sequence[jax.Array]:
+        """Returns a weight for each layer, not negative: its part of what grows."""
+
+
 class Structure(NamedTuple):
     """Which entries of a parameter stand or fall together, and which compete with each other.
 

@@ -1,7 +1,6 @@
 """RigL: rigging the lottery, making all tickets winners."""
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from sparsejax import distributions, masks, rounding, schedules, scores, transforms
@@ -46,7 +45,7 @@ def rigl(
       ValueError: if a fraction or a step is out of range; by `init`, if no leaf is prunable, the
         structure does not fit a leaf, or cannot be so sparse.
 
-    >>> import optax, sparsejax
+    >>> import jax.numpy as jnp, optax, sparsejax
     >>> tx = sparsejax.sparsify(optax.sgd(0.1), rigl(0.8, period=1, end=100))
     >>> params = {"w": jnp.ones((10, 10))}
     >>> _, state = tx.update(params, tx.init(params), params)
@@ -54,13 +53,9 @@ def rigl(
     20
     """
     rounding.check_fraction("drop_fraction", drop_fraction)
-
-    def decayed(step: jax.Array) -> jax.Array:
-        return drop_fraction / 2 * (1 + jnp.cos(jnp.pi * step / end))  # type: ignore[operator]
-
     return transforms.drop_and_grow(
         sparsity,
-        drop_fraction=drop_fraction if callable(drop_fraction) or end is None else decayed,
+        drop_fraction=schedules.annealed(drop_fraction, end),
         when=schedules.every(period, period, end),
         drop_score=scores.magnitude,
         grow_score=scores.gradient,
