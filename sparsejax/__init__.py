@@ -6,10 +6,12 @@ gradient transformation that trains `inner` on the support of those masks.
 """
 
 from sparsejax import at_initialization, reparameterization
+from sparsejax.algorithms.dsr import dsr
 from sparsejax.algorithms.gmp import gmp
 from sparsejax.algorithms.magnitude_pruning import magnitude_pruning
 from sparsejax.algorithms.rigl import rigl
 from sparsejax.algorithms.set import set_
+from sparsejax.algorithms.snfs import snfs
 from sparsejax.algorithms.snip import snip
 from sparsejax.algorithms.static import static
 from sparsejax.algorithms.straight_through import ste_magnitude, ste_random
@@ -26,13 +28,21 @@ from sparsejax.masks import (
     straight_through,
 )
 from sparsejax.neurons import Neurons, neurons
+from sparsejax.observers import look_through, record_explored
 from sparsejax.overlap import Overlap, overlap
 from sparsejax.post_training.sensitivity import Sensitivity, sensitivity
+from sparsejax.redistributions import by_mean_score, by_survivors
 from sparsejax.schedules import cubic, every, once
 from sparsejax.scores import gradient, magnitude, random, saliency
 from sparsejax.selection import top_k_mask
 from sparsejax.structures import block, channel, constant_fan_in, nm, unstructured
-from sparsejax.topology import masks_from_scores, move_connections, random_masks
+from sparsejax.topology import (
+    drop_connections,
+    grow_connections,
+    masks_from_scores,
+    move_connections,
+    random_masks,
+)
 from sparsejax.transforms import (
     MaskState,
     SparsifyState,
@@ -53,6 +63,8 @@ __all__ = [
     "apply_masks",
     "at_initialization",
     "block",
+    "by_mean_score",
+    "by_survivors",
     "channel",
     "constant_fan_in",
     "counts",
@@ -61,6 +73,8 @@ __all__ = [
     "default_prunable",
     "dense_masks",
     "drop_and_grow",
+    "drop_connections",
+    "dsr",
     "er",
     "erk",
     "every",
@@ -70,6 +84,8 @@ __all__ = [
     "global_",
     "gmp",
     "gradient",
+    "grow_connections",
+    "look_through",
     "magnitude",
     "magnitude_pruning",
     "mask_rule",
@@ -83,11 +99,13 @@ __all__ = [
     "prune",
     "random",
     "random_masks",
+    "record_explored",
     "reparameterization",
     "rigl",
     "saliency",
     "sensitivity",
     "set_",
+    "snfs",
     "snip",
     "sparsify",
     "static",

@@ -19,6 +19,8 @@ class Method(NamedTuple):
       sparsity: Step -> the sparsity that the forward pass after so many updates has; None where it
         hangs on the weights.
       moves: Whether connections come back, at a constant count.
+      structured: Whether it takes a structure.
+      redistributes: Whether connections go from layer to layer, so that only their total stays.
       straight_through: Whether the stored weights stay dense: `chain(optimizer, rule)`.
       variant: Whether another row has the same algorithm with other options.
     """
@@ -26,6 +28,8 @@ class Method(NamedTuple):
     make: Callable[..., optax.GradientTransformationExtraArgs]
     sparsity: Callable[[int], Fraction] | None
     moves: bool = False
+    structured: bool = True
+    redistributes: bool = False
     straight_through: bool = False
     variant: bool = False
 
@@ -104,6 +108,20 @@ METHODS = {
         lambda **o: sparsejax.rigl(SPARSITY, period=2, end=9, drop_fraction=0.5, **o),
         _constant,
         moves=True,
+    ),
+    "snfs": Method(
+        lambda **o: sparsejax.snfs(SPARSITY, period=2, end=9, drop_fraction=0.5, **o),
+        _constant,
+        moves=True,
+        structured=False,
+        redistributes=True,
+    ),
+    "dsr": Method(
+        lambda **o: sparsejax.dsr(SPARSITY, period=2, threshold=0.5, **o),
+        _constant,
+        moves=True,
+        structured=False,
+        redistributes=True,
     ),
     "snip": Method(lambda **o: sparsejax.snip(SPARSITY, **o), _after_first),
     "ste_magnitude": Method(
