@@ -27,6 +27,7 @@ from experiments.config import check_limits
 from experiments.errors import UserError
 from sparsejax import algorithms, distributions, schedules, scores, structures
 from sparsejax.algorithms import straight_through
+from sparsejax.dense_rules import DenseRule
 from sparsejax.typing import Structure, When
 
 
@@ -84,18 +85,24 @@ RULE = Role(
         if function.__module__.startswith(f"{algorithms.__name__}.")
     }
 )
-TRANSFORM = Role({"sparsify": sparsejax.sparsify, "chain": optax.chain}, given=2)
-# These follow the optimizer in a chain, since their weights stay dense behind the masks.
-CHAINED = _functions(straight_through, optax.GradientTransformationExtraArgs)
+TRANSFORM = Role(
+    {"behind": sparsejax.behind, "chain": optax.chain, "sparsify": sparsejax.sparsify}, given=2
+)
+# The weights of these stay dense behind the masks: they follow the optimizer in a chain, or act on
+# both sides of it.
+_CHAINED = _functions(straight_through, optax.GradientTransformationExtraArgs)
+_BEHIND = _functions(sparsejax, DenseRule)
 _AMOUNT = Role(_functions(optax, optax.Schedule) | _functions(schedules, optax.Schedule))
 _DISTRIBUTION = Role(_with_first("leaves", _functions(distributions)), called=False, given=2)
 # The arguments that are objects, by their name.
 ARGUMENTS = {
+    "backward_sparsity": _AMOUNT,
     "base": _DISTRIBUTION,
     "distribution": _DISTRIBUTION,
     "drop_fraction": _AMOUNT,
     "learning_rate": _AMOUNT,
     "score": Role(_with_first("params", _functions(scores)), called=False, given=3),
+    "score_optimizer": OPTIMIZER,
     "sparsity": _AMOUNT,
     "structure": Role(_functions(structures, Structure)),
     "weight_decay": _AMOUNT,
@@ -233,13 +240,27 @@ def optimizer(config: ConfigDict) -> optax.GradientTransformationExtraArgs:
     if config.rule is None:
         return optax.with_extra_args_support(inner)
     rule = make(config.rule, RULE, "config.rule", seed=config.seed)
-    name, transform = name_of(config.rule), name_of(config.transform)
-    fitting = "chain" if name in CHAINED else "sparsify"
-    if transform in TRANSFORM.candidates and transform != fitting:
+    transform, allowed = name_of(config.transform), fitting(config.rule)
+    if transform in TRANSFORM.candidates and transform != allowed:
         raise UserError(
-            f"config.transform.name: {transform!r} is impossible with {name}; allowed: {fitting}"
+            f"config.transform.name: {transform!r} is impossible with {name_of(config.rule)}; "
+            f"allowed: {allowed}"
         )
     return make(config.transform, TRANSFORM, "config.transform", inner, rule)
+
+
+def fitting(rule: ConfigDict | str) -> str:
+    """Returns the name of the transformation by which a rule joins the optimizer.
+
+    Args:
+      rule: the configuration's rule.
+
+    Example:
+      >>> fitting('rigl'), fitting('ste_magnitude'), fitting(ConfigDict({'name': 'top_kast'}))
+      ('sparsify', 'chain', 'behind')
+    """
+    name = name_of(rule)
+    return "chain" if name in _CHAINED else "behind" if name in _BEHIND else "sparsify"
 
 
 def _is_there(coefficient: float | jax.Array) -> bool:

@@ -40,7 +40,8 @@ def default() -> ConfigDict:
     config.l1 = 0.0
     # A mask rule of `sparsejax`, or None for a dense network.
     config.rule = placeholder(ConfigDict)
-    # How the rule joins the optimizer: `sparsify`, or `chain` for the straight-through rules.
+    # How the rule joins the optimizer: `sparsify`, or for rules whose weights stay dense `chain` or
+    # `behind`, as their docstrings say.
     config.transform = ConfigDict({"name": "sparsify"})
     # What is done with all this: a name of `experiments.procedures`, or None to train one network.
     config.procedure = placeholder(ConfigDict)
@@ -62,9 +63,11 @@ def default() -> ConfigDict:
 # is the callee's check.
 LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "at": (lambda value: value >= 0, "at least 0"),
+    "backward_sparsity": (lambda value: 0 <= value < 1, "in [0, 1)"),
     "batch_size": (lambda value: value >= 1, "at least 1"),
     "begin": (lambda value: value >= 0, "at least 0"),
     "classes": (lambda value: value >= 2, "at least 2"),
+    "decay": (lambda value: value >= 0, "at least 0"),
     "decay_steps": (lambda value: value >= 1, "at least 1"),
     "dropout": (lambda value: 0 <= value < 1, "in [0, 1)"),
     "drop_fraction": (lambda value: 0 <= value <= 1, "in [0, 1]"),
@@ -76,6 +79,7 @@ LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "learning_rate": (lambda value: value >= 0, "at least 0"),
     "log_every": (lambda value: value >= 1, "at least 1"),
     "momentum": (lambda value: 0 <= value < 1, "in [0, 1)"),
+    "penalty": (lambda value: value >= 0, "at least 0"),
     "period": (lambda value: value >= 1, "at least 1"),
     "seed": (lambda value: 0 <= value < 2**32, "in [0, 2**32)"),
     "sparsity": (lambda value: 0 <= value < 1, "in [0, 1)"),

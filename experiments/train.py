@@ -179,7 +179,7 @@ def assemble(config: ConfigDict, dataset: Dataset) -> Experiment:
         build.model(config, dataset.classes),
         build.optimizer(config),
         sparse,
-        start_sparse=sparse and build.name_of(config.rule) not in build.CHAINED,
+        start_sparse=sparse and build.fitting(config.rule) == "sparsify",
         seed=config.seed,
     )
 

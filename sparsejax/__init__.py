@@ -6,15 +6,20 @@ gradient transformation that trains `inner` on the support of those masks.
 """
 
 from sparsejax import at_initialization, reparameterization
+from sparsejax.algorithms.acdc import acdc
 from sparsejax.algorithms.dsr import dsr
 from sparsejax.algorithms.gmp import gmp
 from sparsejax.algorithms.magnitude_pruning import magnitude_pruning
+from sparsejax.algorithms.movement import movement, soft_movement
 from sparsejax.algorithms.rigl import rigl
 from sparsejax.algorithms.set import set_
 from sparsejax.algorithms.snfs import snfs
 from sparsejax.algorithms.snip import snip
+from sparsejax.algorithms.sr_ste import sr_ste
 from sparsejax.algorithms.static import static
 from sparsejax.algorithms.straight_through import ste_magnitude, ste_random
+from sparsejax.algorithms.top_kast import top_kast
+from sparsejax.dense_rules import BehindState, DenseRule, behind
 from sparsejax.distributions import custom, er, erk, global_, uniform
 from sparsejax.masks import (
     Kept,
@@ -54,14 +59,18 @@ from sparsejax.transforms import (
 )
 
 __all__ = [
+    "BehindState",
+    "DenseRule",
     "Kept",
     "MaskState",
     "Neurons",
     "Overlap",
     "Sensitivity",
     "SparsifyState",
+    "acdc",
     "apply_masks",
     "at_initialization",
+    "behind",
     "block",
     "by_mean_score",
     "by_survivors",
@@ -91,6 +100,7 @@ __all__ = [
     "mask_rule",
     "masks_from_scores",
     "move_connections",
+    "movement",
     "neurons",
     "nm",
     "once",
@@ -107,12 +117,15 @@ __all__ = [
     "set_",
     "snfs",
     "snip",
+    "soft_movement",
     "sparsify",
+    "sr_ste",
     "static",
     "ste_magnitude",
     "ste_random",
     "straight_through",
     "top_k_mask",
+    "top_kast",
     "uniform",
     "unstructured",
 ]

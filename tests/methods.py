@@ -18,14 +18,15 @@ class Method(NamedTuple):
       make: `(**options) -> rule`; options are `structure`, `prunable`, `distribution`.
       sparsity: Step -> the sparsity that the forward pass after so many updates has; None where it
         hangs on the weights.
-      moves: Whether connections come back, at a constant count.
+      moves: Whether connections come back, at 0.
       structured: Whether it takes a structure.
       redistributes: Whether connections go from layer to layer, so that only their total stays.
-      straight_through: Whether the stored weights stay dense: `chain(optimizer, rule)`.
+      straight_through: Whether the stored weights stay dense: `chain(optimizer, rule)`, or
+        `behind(optimizer, rule)` for a rule that acts on both sides of the optimizer.
       variant: Whether another row has the same algorithm with other options.
     """
 
-    make: Callable[..., optax.GradientTransformationExtraArgs]
+    make: Callable[..., optax.GradientTransformationExtraArgs | sparsejax.DenseRule]
     sparsity: Callable[[int], Fraction] | None
     moves: bool = False
     structured: bool = True
@@ -37,6 +38,8 @@ class Method(NamedTuple):
         self, inner: optax.GradientTransformation, replace_step: bool = False, **options: Any
     ) -> optax.GradientTransformationExtraArgs:
         rule = self.make(**options)
+        if isinstance(rule, sparsejax.DenseRule):
+            return sparsejax.behind(inner, rule)
         if self.straight_through:
             return optax.chain(inner, rule)
         return sparsejax.sparsify(inner, rule, replace_step=replace_step)
@@ -61,6 +64,11 @@ def _gradual(updates: int) -> Fraction:
 
 def _halves(updates: int) -> Fraction:
     return (Fraction(0), Fraction(1, 2), Fraction(1, 2))[updates] if updates < 3 else Fraction(3, 4)
+
+
+def _in_turn(updates: int) -> Fraction:
+    # Compressed at steps 0 and 1, dense at 2, 3 and 4, compressed from 5 on.
+    return Fraction(3, 4) if updates in (1, 2) or updates > 5 else Fraction(0)
 
 
 METHODS = {
@@ -124,10 +132,30 @@ METHODS = {
         redistributes=True,
     ),
     "snip": Method(lambda **o: sparsejax.snip(SPARSITY, **o), _after_first),
+    "acdc": Method(
+        lambda **o: sparsejax.acdc(SPARSITY, begin=0, end=5, period=2, **o), _in_turn, moves=True
+    ),
     "ste_magnitude": Method(
         lambda **o: sparsejax.ste_magnitude(SPARSITY, **o), _constant, straight_through=True
     ),
     "ste_random": Method(
         lambda **o: sparsejax.ste_random(SPARSITY, **o), _constant, straight_through=True
+    ),
+    "sr_ste": Method(lambda **o: sparsejax.sr_ste(SPARSITY, **o), _constant, straight_through=True),
+    "top_kast": Method(
+        lambda **o: sparsejax.top_kast(SPARSITY, backward_sparsity=0.5, **o),
+        _constant,
+        straight_through=True,
+    ),
+    "movement": Method(
+        lambda **o: sparsejax.movement(SPARSITY, **o), _constant, straight_through=True
+    ),
+    "soft_movement": Method(
+        lambda **o: sparsejax.soft_movement(
+            penalty=0.1, **{k: v for k, v in o.items() if k != "distribution"}
+        ),
+        None,
+        straight_through=True,
+        variant=True,
     ),
 }

@@ -36,16 +36,20 @@ def _set(config: ConfigDict, path: str, value) -> None:
         (
             "rule.name",
             "rigll",
-            r"config\.rule\.name: .* allowed: gmp, magnitude_pruning, rigl, set_",
+            r"config\.rule\.name: .* allowed: .*gmp, .*magnitude_pruning, .*rigl, .*set_",
         ),
-        ("rule.name", None, r"config\.rule\.name: None is unknown; allowed: gmp"),
+        ("rule.name", None, r"config\.rule\.name: None is unknown; allowed: .*gmp"),
         (
             "rule.distribution",
             "ekr",
             r"config\.rule\.distribution\.name: 'ekr' .* er, erk, global_",
         ),
         ("rule.structure", "blok", r"config\.rule\.structure\.name: .* allowed: block, channel"),
-        ("transform.name", "prune", r"config\.transform\.name: .* allowed: chain, sparsify"),
+        (
+            "transform.name",
+            "prune",
+            r"config\.transform\.name: .* allowed: behind, chain, sparsify",
+        ),
         ("optimizer.learning_rate", "cubical", r"config\.optimizer\.learning_rate\.name: .*cubic"),
         # Keys and arguments.
         ("stepz", 3, r"config\.stepz: unknown key; allowed: batch_size, data, .*, weight_decay"),
@@ -109,6 +113,11 @@ def _set(config: ConfigDict, path: str, value) -> None:
             "rule",
             ConfigDict({"name": "ste_magnitude", "sparsity": 0.5}),
             r"config\.transform\.name: 'sparsify' .* ste_magnitude; allowed: chain",
+        ),
+        (
+            "rule",
+            ConfigDict({"name": "sr_ste", "sparsity": 0.5}),
+            r"config\.transform\.name: 'sparsify' .* sr_ste; allowed: behind",
         ),
     ],
 )

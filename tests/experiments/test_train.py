@@ -90,7 +90,7 @@ def test_every_config_takes_two_steps(path, tmp_path, idx_directory, cifar_direc
     masks = sparsejax.get_masks(result.state.opt_state)
     for path_, layer in sparsejax.counts(result.state.params, masks).items():
         assert result.summary["layers"][path_] == {"kept": layer.kept, "total": layer.total}
-    sparsity = config.rule.sparsity
+    sparsity = config.rule.get("sparsity")
     when = config.rule.get("when") or {}
     if when.get("at", when.get("begin", 0)) >= 2:  # the first pruning, after dense training
         sparsity = 0.0
