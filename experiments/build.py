@@ -25,7 +25,7 @@ import sparsejax
 from experiments import data, models
 from experiments.config import check_limits
 from experiments.errors import UserError
-from sparsejax import algorithms, distributions, schedules, scores, structures
+from sparsejax import algorithms, diagonals, distributions, schedules, scores, structures
 from sparsejax.algorithms import straight_through
 from sparsejax.dense_rules import DenseRule
 from sparsejax.typing import Structure, When
@@ -93,6 +93,7 @@ TRANSFORM = Role(
 _CHAINED = _functions(straight_through, optax.GradientTransformationExtraArgs)
 _BEHIND = _functions(sparsejax, DenseRule)
 _AMOUNT = Role(_functions(optax, optax.Schedule) | _functions(schedules, optax.Schedule))
+_STRUCTURE = Role(_functions(structures, Structure) | _functions(diagonals, Structure))
 _DISTRIBUTION = Role(_with_first("leaves", _functions(distributions)), called=False, given=2)
 # The arguments that are objects, by their name.
 ARGUMENTS = {
@@ -104,7 +105,8 @@ ARGUMENTS = {
     "score": Role(_with_first("params", _functions(scores)), called=False, given=3),
     "score_optimizer": OPTIMIZER,
     "sparsity": _AMOUNT,
-    "structure": Role(_functions(structures, Structure)),
+    "structure": _STRUCTURE,
+    "structures": _STRUCTURE,
     "weight_decay": _AMOUNT,
     "when": Role(_functions(schedules, When)),
 }

@@ -20,6 +20,7 @@ from sparsejax.algorithms.static import static
 from sparsejax.algorithms.straight_through import ste_magnitude, ste_random
 from sparsejax.algorithms.top_kast import top_kast
 from sparsejax.dense_rules import BehindState, DenseRule, behind
+from sparsejax.diagonals import banded, diagonal
 from sparsejax.distributions import custom, er, erk, global_, uniform
 from sparsejax.masks import (
     Kept,
@@ -38,9 +39,9 @@ from sparsejax.overlap import Overlap, overlap
 from sparsejax.post_training.sensitivity import Sensitivity, sensitivity
 from sparsejax.redistributions import by_mean_score, by_survivors
 from sparsejax.schedules import cubic, every, once
-from sparsejax.scores import gradient, magnitude, random, saliency
+from sparsejax.scores import gradient, magnitude, nearness, random, saliency
 from sparsejax.selection import top_k_mask
-from sparsejax.structures import block, channel, constant_fan_in, nm, unstructured
+from sparsejax.structures import block, by_path, channel, constant_fan_in, nm, unstructured
 from sparsejax.topology import (
     drop_connections,
     grow_connections,
@@ -70,9 +71,11 @@ __all__ = [
     "acdc",
     "apply_masks",
     "at_initialization",
+    "banded",
     "behind",
     "block",
     "by_mean_score",
+    "by_path",
     "by_survivors",
     "channel",
     "constant_fan_in",
@@ -81,6 +84,7 @@ __all__ = [
     "custom",
     "default_prunable",
     "dense_masks",
+    "diagonal",
     "drop_and_grow",
     "drop_connections",
     "dsr",
@@ -101,6 +105,7 @@ __all__ = [
     "masks_from_scores",
     "move_connections",
     "movement",
+    "nearness",
     "neurons",
     "nm",
     "once",

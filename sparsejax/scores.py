@@ -57,6 +57,35 @@ def saliency(params: Params, grads: Params, key: jax.Array) -> Params:
     return jax.tree.map(lambda p, g: jnp.abs(p * g), params, grads)
 
 
+def nearness(params: Params, grads: Params, key: jax.Array) -> Params:
+    """Returns how near each entry lies to the diagonal of its matrix: keeps a fixed band.
+
+    That is -|(i + 1/2) / m - (j + 1/2) / n| max(m, n), of the last two axes (m, n): the diagonal is
+    scaled, so that it runs from corner to corner.
+
+    Args:
+      params: Any pytree of arrays; only the shapes matter.
+      grads: Not used.
+      key: Not used.
+
+    Returns:
+      float32 arrays of the shapes of `params`; 0 for those of fewer than two axes.
+
+    >>> nearness({"w": jnp.ones((2, 4))}, None, None)["w"].tolist()
+    [[-0.5, -0.5, -1.5, -2.5], [-2.5, -1.5, -0.5, -0.5]]
+    """
+    del grads, key
+
+    def score(p: jax.Array) -> jax.Array:
+        if p.ndim < 2 or not p.size:
+            return jnp.zeros(p.shape, jnp.float32)
+        *_, m, n = p.shape
+        rows, columns = ((jnp.arange(k) + 0.5) * (max(m, n) / k) for k in (m, n))
+        return jnp.broadcast_to(-jnp.abs(rows[:, None] - columns), p.shape)
+
+    return jax.tree.map(score, params)
+
+
 def random(params: Params, grads: Params, key: jax.Array) -> Params:
     """Returns random whole numbers: a uniformly random choice of connections.
 

@@ -4,8 +4,10 @@ The axes are those of flax and haiku: a dense kernel is (in, out), a convolution
 (height, width, in, out). For equinox and others with (out, in) name the axes the other way round.
 """
 
+import fnmatch
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -73,8 +75,13 @@ def block(shape: Sequence[int]) -> Structure:
     number of blocks that are kept is density × number of blocks, rounded. Gray et al. 2017, GPU
     kernels for block-sparse weights.
 
+    Of a convolution (height, width, in, out) a block of two sizes takes its entries at one position
+    of the window, and the blocks of all positions compete; one of four sizes takes them at several:
+    (3, 3, 1, 1) are whole 3 × 3 windows, (3, 3, 1, 16) those of 16 output channels.
+
     Args:
-      shape: The entries of a block along the last axes, e.g. (16, 16).
+      shape: The entries of a block along the last axes, e.g. (16, 16); more than an axis has mean
+        the whole axis.
 
     Raises:
       ValueError: if a size is below 1; on use, if a parameter has fewer axes than a block.
@@ -161,6 +168,38 @@ def constant_fan_in(output_axis: int = -1) -> Structure:
 
     check = _needs_axis("constant fan-in", output_axis)
     return Structure(_same, _as_is, axes, check, 0, "constant fan-in")
+
+
+def by_path(structures: Mapping[str, Structure]) -> Structure:
+    """Gives different parameters different structures; those that no pattern names have none.
+
+    Args:
+      structures: By path pattern (as in `fnmatch`, the first that matches counts) the structure of
+        the parameters that it names.
+
+    Raises:
+      ValueError: if there are no patterns; on use, if a pattern matches no prunable parameter.
+
+    >>> mixed = by_path({"Conv_*/kernel": channel(), "Dense_*": nm(2, 4)})
+    >>> mixed.at("Conv_3/kernel").name, mixed.at("Dense_0/kernel").name, mixed.at("head").name
+    ('channel', '2:4', 'unstructured')
+    """
+    if not structures:
+        raise ValueError("by_path needs a structure for at least one path pattern")
+    patterns = dict(structures)
+
+    def at(path: str) -> Structure:
+        for pattern, structure in patterns.items():
+            if fnmatch.fnmatchcase(path, pattern):
+                return structure.at(path)
+        return unstructured()
+
+    def refuse(*_: Any) -> NoReturn:
+        raise ValueError(
+            "this structure differs from parameter to parameter: ask structure.at(path) for one"
+        )
+
+    return Structure(refuse, refuse, refuse, refuse, 0, "by path", at, tuple(patterns))
 
 
 def units(structure: Structure, shape: tuple[int, ...]) -> int:

@@ -1,5 +1,6 @@
 """From scores to masks: which entries of which layer survive."""
 
+import fnmatch
 import math
 from typing import Any
 
@@ -72,17 +73,19 @@ def masks_from_scores(
         _pick(params, near, names),
         strict=True,
     ):
-        grouped = structure.group(score)
-        leaves.append(Leaf(name, score.shape, structure.expand(grouped, score.shape), ahead))
-        flags = [None if x is None else structure.group(x).astype(bool) for x in (ahead, close)]
+        own = structure.at(name)
+        grouped = own.group(score)
+        leaves.append(Leaf(name, score.shape, own.expand(grouped, score.shape), ahead))
+        flags = [None if x is None else own.group(x).astype(bool) for x in (ahead, close)]
         rows.append((grouped, flags))
     kept = distribution(leaves, 1 - sparsity)
     chosen = {}
     for leaf, (grouped, (ahead, close)), n in zip(leaves, rows, kept, strict=True):
-        axes = structure.axes(grouped.ndim)
-        k = _units_to_keep(structure, leaf, n, math.prod(grouped.shape[a] for a in axes))
+        own = structure.at(leaf.path)
+        axes = own.axes(grouped.ndim)
+        k = _units_to_keep(own, leaf, n, math.prod(grouped.shape[a] for a in axes))
         best = selection.top_k_mask(grouped, k, axes=axes, first=ahead, near=close)
-        chosen[leaf.path] = structure.expand(best, leaf.shape)
+        chosen[leaf.path] = own.expand(best, leaf.shape)
     return jax.tree_util.tree_map_with_path(
         lambda path, _: chosen.get(mask_trees.path_name(path), jnp.array(True)), params
     )
@@ -198,17 +201,18 @@ def drop_connections(
     structure = structures.unstructured() if structure is None else structure
     rounding.check_fraction("drop_fraction", fraction)
 
-    def drop(mask: jax.Array, score: jax.Array) -> jax.Array:
+    def drop(path: Any, mask: jax.Array, score: jax.Array) -> jax.Array:
         if not mask.ndim or not score.size:
             return mask
-        grouped = structure.group(mask).astype(bool)
-        axes = structure.axes(grouped.ndim)
+        own = structure.at(mask_trees.path_name(path))
+        grouped = own.group(mask).astype(bool)
+        axes = own.axes(grouped.ndim)
         kept = selection.count(grouped, axes)
         stay = kept - rounding.portion(kept, fraction)
-        stays = selection.top_k_mask(structure.group(score), stay, axes=axes, first=grouped)
-        return structure.expand(stays, score.shape)
+        stays = selection.top_k_mask(own.group(score), stay, axes=axes, first=grouped)
+        return own.expand(stays, score.shape)
 
-    return jax.tree.map(drop, masks, scores)
+    return jax.tree_util.tree_map_with_path(drop, masks, scores)
 
 
 def grow_connections(
@@ -243,22 +247,24 @@ def grow_connections(
     check_redistribution(redistribution, structure)
     structure = structures.unstructured() if structure is None else structure
 
-    def lost(stay: jax.Array, old: jax.Array) -> jax.Array:
+    def lost(path: Any, stay: jax.Array, old: jax.Array) -> jax.Array:
         if not stay.ndim:
             return jnp.zeros((), jnp.uint32)
-        grouped = [structure.group(m).astype(bool) for m in (old, stay)]
-        kept = [selection.count(m, structure.axes(m.ndim)) for m in grouped]
+        own = structure.at(mask_trees.path_name(path))
+        grouped = [own.group(m).astype(bool) for m in (old, stay)]
+        kept = [selection.count(m, own.axes(m.ndim)) for m in grouped]
         return kept[0] - kept[1]
 
-    def grow(stay: jax.Array, score: jax.Array, number: jax.Array) -> jax.Array:
+    def grow(path: Any, stay: jax.Array, score: jax.Array, number: jax.Array) -> jax.Array:
         if not stay.ndim or not score.size:
             return stay
-        grouped = structure.group(stay).astype(bool)
-        axes = structure.axes(grouped.ndim)
-        grown = selection.top_k_mask(structure.group(score), number, axes=axes, first=~grouped)
-        return structure.expand(grouped | grown, score.shape)
+        own = structure.at(mask_trees.path_name(path))
+        grouped = own.group(stay).astype(bool)
+        axes = own.axes(grouped.ndim)
+        grown = selection.top_k_mask(own.group(score), number, axes=axes, first=~grouped)
+        return own.expand(grouped | grown, score.shape)
 
-    numbers = jax.tree.map(lost, stays, before)
+    numbers = jax.tree_util.tree_map_with_path(lost, stays, before)
     if redistribution is not None:
         leaves, tree = jax.tree.flatten(stays)
         layers = [
@@ -273,7 +279,7 @@ def grow_connections(
         for i, share in zip(moving, shares, strict=True):
             flat[i] = share
         numbers = jax.tree.unflatten(tree, flat)
-    return jax.tree.map(grow, stays, scores, numbers)
+    return jax.tree_util.tree_map_with_path(grow, stays, scores, numbers)
 
 
 def check_redistribution(
@@ -316,7 +322,8 @@ def prunable_paths(params: Params, structure: Structure, prunable: Prunable) -> 
     """Returns the paths of the prunable leaves, all of which the structure fits.
 
     Raises:
-      ValueError: if there are none, or the structure does not fit one.
+      ValueError: if there are none, the structure does not fit one, or one of its path patterns
+        matches none.
 
     >>> prunable_paths({"w": jnp.ones((2, 2)), "b": jnp.ones(2)}, structures.unstructured(),
     ...                mask_trees.default_prunable)
@@ -327,7 +334,7 @@ def prunable_paths(params: Params, structure: Structure, prunable: Prunable) -> 
     for name, leaf in named:
         if prunable(name, leaf):
             try:
-                structure.check(leaf.shape)
+                structure.at(name).check(leaf.shape)
             except ValueError as error:
                 raise ValueError(f"the structure does not fit {name!r}: {error}") from error
             paths.append(name)
@@ -336,6 +343,12 @@ def prunable_paths(params: Params, structure: Structure, prunable: Prunable) -> 
             "no parameter is prunable; the tree has: "
             + (", ".join(f"{name} {leaf.shape}" for name, leaf in named) or "no leaves")
         )
+    for pattern in structure.patterns:
+        if not any(fnmatch.fnmatchcase(path, pattern) for path in paths):
+            raise ValueError(
+                f"the structure's pattern {pattern!r} matches no prunable parameter; there are: "
+                + ", ".join(paths)
+            )
     return paths
 
 

@@ -467,7 +467,8 @@ def _dense_masks(params: Params, structure: Structure, prunable: Prunable) -> Ma
     """Masks that keep everything, in the shapes of the structure's masks."""
     topology.prunable_paths(params, structure, prunable)
 
-    def mask(m: jax.Array) -> jax.Array:
-        return structure.expand(structure.group(m).astype(bool), m.shape) if m.ndim else m
+    def mask(path: Any, m: jax.Array) -> jax.Array:
+        own = structure.at(mask_trees.path_name(path))
+        return own.expand(own.group(m).astype(bool), m.shape) if m.ndim else m
 
-    return jax.tree.map(mask, mask_trees.dense_masks(params, prunable))
+    return jax.tree_util.tree_map_with_path(mask, mask_trees.dense_masks(params, prunable))

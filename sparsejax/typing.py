@@ -94,6 +94,9 @@ class Structure(NamedTuple):
       check: Raises ValueError, saying why, for a shape that the structure does not fit.
       least: The fewest units that a row may keep.
       name: How messages call the structure.
+      by_path: For a structure that differs from parameter to parameter: path -> structure. Its
+        other functions are not to be called.
+      patterns: The path patterns that it knows.
     """
 
     group: Callable[[jax.Array], jax.Array]
@@ -102,3 +105,9 @@ class Structure(NamedTuple):
     check: Callable[[tuple[int, ...]], None]
     least: int
     name: str
+    by_path: Callable[[str], "Structure"] | None = None
+    patterns: tuple[str, ...] = ()
+
+    def at(self, path: str) -> "Structure":
+        """Returns the structure of the parameter with this path."""
+        return self if self.by_path is None else self.by_path(path)

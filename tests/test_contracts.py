@@ -25,6 +25,8 @@ STRUCTURES = {
     "block": sparsejax.block((2, 3)),
     "channel": sparsejax.channel(),
     "constant_fan_in": sparsejax.constant_fan_in(),
+    "diagonal": sparsejax.diagonal(),
+    "by_path": sparsejax.by_path({"conv/*": sparsejax.channel(), "*/kernel": sparsejax.banded(2)}),
 }
 
 
@@ -208,14 +210,15 @@ def test_every_structure(name, structure):
             run.advance()
         for layer in ("conv", "dense"):
             check_structure(structure, run.masks[layer]["kernel"], run.params[layer]["kernel"])
+            own = chosen.at(f"{layer}/kernel")
             if method.sparsity is not None:
-                check_units(chosen, run.masks[layer]["kernel"], method.sparsity(updates))
+                check_units(own, run.masks[layer]["kernel"], method.sparsity(updates))
 
 
 def check_structure(structure, mask, param):
     """The pattern itself, without the library's own grouping."""
     full = np.broadcast_to(mask, param.shape)
-    if structure == "channel":
+    if structure == "channel" or (structure == "by_path" and param.ndim > 2):
         assert mask.shape == (1,) * (param.ndim - 1) + param.shape[-1:]
     if structure == "1:4":
         groups = np.moveaxis(full, -2, -1).reshape(-1, 4)
@@ -223,6 +226,11 @@ def check_structure(structure, mask, param):
     if structure == "constant_fan_in":
         fan_in = full.reshape(-1, param.shape[-1]).sum(0)
         assert fan_in.min() == fan_in.max()
+    if structure == "diagonal":
+        m, n = param.shape[-2:]
+        for offset in range(n):
+            line = full[..., np.arange(m), (np.arange(m) + offset) % n]
+            assert (line.all(-1) | ~line.any(-1)).all()
     if structure == "block":
         for i in range(0, param.shape[-2], 2):
             for j in range(0, param.shape[-1], 3):

@@ -11,7 +11,8 @@ import optax
 import pytest
 
 import sparsejax
-from sparsejax.structures import block, channel, constant_fan_in, nm, units, unstructured
+from sparsejax.diagonals import banded, diagonal
+from sparsejax.structures import block, by_path, channel, constant_fan_in, nm, units, unstructured
 
 
 def scores_of(shape, seed=0):
@@ -142,6 +143,7 @@ MISFITS = [
     (channel(3), (8, 8), "channels along axis 3 needs that axis"),
     (channel(-3), (8, 8), "channels along axis -3 needs that axis"),
     (constant_fan_in(2), (8, 8), "constant fan-in along axis 2 needs that axis"),
+    (by_path({"odd*": nm(2, 4)}), (6, 4), "2:4 needs an axis that 4 divides, but axis -2"),
 ]
 
 
@@ -198,6 +200,9 @@ BLOCKED = [
     ((3, 3, 5, 7), (2, 3)),
     ((4, 9), (4,)),
     ((1, 1), (2, 2)),
+    # Whole windows, of one channel and of several; (9, 9) is more than the window has.
+    ((3, 3, 2, 4), (3, 3, 1, 1)),
+    ((3, 2, 4, 6), (9, 9, 4, 2)),
 ]
 
 
@@ -264,7 +269,8 @@ def test_every_neuron_keeps_its_own_largest_inputs(shape, axis):
 
 
 @pytest.mark.parametrize(
-    "structure", [unstructured(), nm(2, 4), block((2, 2)), channel(), constant_fan_in()]
+    "structure",
+    [unstructured(), nm(2, 4), block((2, 2)), channel(), constant_fan_in(), diagonal()],
 )
 def test_parameters_without_entries_have_masks_too(structure):
     params = {"high": jnp.ones((8, 0)), "wide": jnp.ones((0, 8)), "full": jnp.ones((8, 8))}
@@ -273,7 +279,7 @@ def test_parameters_without_entries_have_masks_too(structure):
     assert sparsejax.counts(params, masks) == {"full": (32, 64), "high": (0, 0), "wide": (0, 0)}
 
 
-MOVING = [unstructured(), nm(2, 4), block((3, 3)), channel(), constant_fan_in()]
+MOVING = [unstructured(), nm(2, 4), block((3, 3)), channel(), constant_fan_in(), banded(3)]
 
 
 @functools.partial(jax.jit, static_argnames="which")
@@ -307,3 +313,113 @@ def test_moved_connections_are_the_worst_that_go_and_the_best_that_come():
     after = sparsejax.move_connections({"w": mask}, {"w": drop}, {"w": grow}, 0.5)["w"]
     # 1 and 2 go, and of them the one with the gradient of 5 comes back, after that of 7.
     assert np.flatnonzero(after).tolist() == [0, 1, 3, 5]
+
+
+def diagonals_of(shape, width):
+    """For each band the entries on it, from the definition: one offset for each entry."""
+    m, n = shape[-2:]
+    bands = {}
+    for *where, i, j in itertools.product(*map(range, shape)):
+        offset = (j - i) % n if m <= n else (i - j) % m
+        bands.setdefault((*where, offset // width), []).append((*where, i, j))
+    return [tuple(np.array(bands[key]).T) for key in sorted(bands)]
+
+
+@pytest.mark.parametrize("width", [1, 2, 4])
+@pytest.mark.parametrize("shape", [(6, 6), (4, 9), (9, 4), (1, 5), (2, 2, 3, 4)])
+def test_diagonals_and_bands_stand_or_fall_by_their_mean(shape, width):
+    structure = banded(width) if width > 1 else diagonal()
+    scores, bands = scores_of(shape), diagonals_of(shape, width)
+    assert units(structure, shape) == len(bands)
+    ranked = np.argsort([-scores[b].astype(np.float64).mean() for b in bands], kind="stable")
+    for sparsity in "0", "0.3", "0.8", "1":
+        mask = mask_of(scores, float(sparsity), structure)
+        assert mask.shape == shape
+        whole = [mask[b].all() for b in bands]
+        assert whole == [mask[b].any() for b in bands]
+        kept = round((1 - Fraction(sparsity)) * scores.size)
+        n = round(Fraction(kept * len(bands), scores.size))
+        np.testing.assert_array_equal(np.flatnonzero(whole), np.sort(ranked[:n]))
+
+
+def test_impossible_diagonals_are_refused():
+    with pytest.raises(ValueError, match="a band needs a width of at least 1"):
+        banded(0)
+    with pytest.raises(ValueError, match="does not fit 'w': diagonals need two axes"):
+        params = {"w": jnp.ones(3)}
+        sparsejax.static(0.5, structure=diagonal(), prunable=lambda *_: True).init(params)
+
+
+@pytest.mark.parametrize("shape", [(6, 6), (4, 10), (12, 3)])
+def test_nearness_keeps_a_band_around_the_scaled_diagonal(shape):
+    params = {"w": jnp.zeros(shape)}
+    masks = sparsejax.masks_from_scores(params, sparsejax.nearness(params, None, None), 0.5)
+    far = np.array(
+        [
+            [abs((i + 0.5) / shape[0] - (j + 0.5) / shape[1]) for j in range(shape[1])]
+            for i in range(shape[0])
+        ]
+    )
+    mask = np.asarray(masks["w"])
+    assert mask.sum() == far.size // 2
+    assert far[mask].max() <= far[~mask].min() + 1e-6
+
+
+def test_each_parameter_has_its_own_structure():
+    shapes = {"conv_1": (3, 3, 4, 6), "conv_2": (3, 3, 6, 8), "dense": (8, 6), "head": (6, 4)}
+    params = {name: {"kernel": jnp.asarray(scores_of(s, 7))} for name, s in shapes.items()}
+    own = {"conv_1*": block((1, 1, 2, 2)), "conv_*": channel(), "dense/*": nm(2, 4)}
+    structure = by_path(own)
+    masks = sparsejax.masks_from_scores(params, params, 0.5, structure=structure)
+    for name, alone in zip(shapes, [*own.values(), unstructured()], strict=True):
+        wanted = select(params[name]["kernel"], 0.5, alone)
+        np.testing.assert_array_equal(masks[name]["kernel"], wanted)
+    drop, grow = (jax.tree.map(f, params) for f in (jnp.cos, jnp.sin))
+    after = sparsejax.move_connections(masks, drop, grow, 0.5, structure=structure)
+    for name, alone in ("conv_2", channel()), ("dense", nm(2, 4)):
+        one = ({"w": tree[name]["kernel"]} for tree in (masks, drop, grow))
+        wanted = sparsejax.move_connections(*one, 0.5, structure=alone)["w"]
+        np.testing.assert_array_equal(after[name]["kernel"], wanted)
+        assert (wanted != masks[name]["kernel"]).any()
+    gradual = sparsejax.gmp(0.5, begin=0, end=4, structure=structure).init(params)
+    assert jax.tree.map(jnp.shape, gradual.masks) == jax.tree.map(jnp.shape, masks)
+
+
+def test_impossible_patterns_are_refused():
+    with pytest.raises(ValueError, match="at least one path pattern"):
+        by_path({})
+    params = {"dense": {"kernel": jnp.ones((4, 4)), "bias": jnp.ones(4)}}
+    structure = by_path({"dense/kernel": channel(), "*/bias": channel()})
+    with pytest.raises(ValueError, match=r"'\*/bias' matches no prunable .* are: dense/kernel"):
+        sparsejax.static(0.5, structure=structure).init(params)
+    with pytest.raises(ValueError, match=r"ask structure\.at\(path\)"):
+        structure.group(jnp.ones((4, 4)))
+
+
+@pytest.mark.parametrize(
+    "structures",
+    [[channel(), channel(0)], [banded(2), block((1, 3))]],
+)
+def test_units_of_all_layers_compete_by_their_mean(structures):
+    """With the budget in entries, units are taken from the best mean on, whatever their sizes."""
+    shapes, structure = [(8, 6), (6, 12)], by_path(dict(zip("ab", structures, strict=True)))
+    params = {
+        name: jnp.asarray(np.random.default_rng(3).gamma(2, size=shape).astype(np.float32))
+        for name, shape in zip("ab", shapes, strict=True)
+    }
+    means = {
+        name: np.broadcast_to(one.expand(one.group(params[name]), shape), shape)
+        for name, one, shape in zip("ab", structures, shapes, strict=True)
+    }
+    ranked = np.sort(np.concatenate([x.ravel() for x in means.values()]))[::-1]
+    for sparsity in 0.2, 0.5, 0.9:
+        masks = sparsejax.masks_from_scores(
+            params, params, sparsity, structure=structure, distribution=sparsejax.global_
+        )
+        threshold = ranked[round(len(ranked) * (1 - sparsity)) - 1]
+        for name, mean in means.items():
+            mask = np.broadcast_to(masks[name], mean.shape)
+            # Only the unit at the threshold, which the budget cuts, may be in or out.
+            np.testing.assert_array_equal(
+                mask[mean != threshold], (mean > threshold)[mean != threshold]
+            )

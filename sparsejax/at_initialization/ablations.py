@@ -1,7 +1,10 @@
 """Tests of what a mask knows: Frankle et al. 2021, arXiv 2009.08576."""
 
+from typing import Any
+
 import jax
 
+from sparsejax import masks as mask_trees
 from sparsejax import scores as score_functions
 from sparsejax import selection, structures
 from sparsejax.typing import Masks, Params, Structure
@@ -37,13 +40,16 @@ def shuffled(
     """
     structure = structures.unstructured() if structure is None else structure
 
-    def shuffle(mask: jax.Array, bits: jax.Array) -> jax.Array:
+    def shuffle(path: Any, mask: jax.Array, bits: jax.Array) -> jax.Array:
         if not mask.ndim or not bits.size:
             return mask
-        grouped = structure.group(mask).astype(bool)
-        axes = structure.axes(grouped.ndim)
+        own = structure.at(mask_trees.path_name(path))
+        grouped = own.group(mask).astype(bool)
+        axes = own.axes(grouped.ndim)
         kept = selection.count(grouped, axes)
-        best = selection.top_k_mask(structure.group(bits), kept, axes=axes)
-        return structure.expand(best, bits.shape)
+        best = selection.top_k_mask(own.group(bits), kept, axes=axes)
+        return own.expand(best, bits.shape)
 
-    return jax.tree.map(shuffle, masks, score_functions.random(params, params, key))
+    return jax.tree_util.tree_map_with_path(
+        shuffle, masks, score_functions.random(params, params, key)
+    )

@@ -44,7 +44,7 @@ def _set(config: ConfigDict, path: str, value) -> None:
             "ekr",
             r"config\.rule\.distribution\.name: 'ekr' .* er, erk, global_",
         ),
-        ("rule.structure", "blok", r"config\.rule\.structure\.name: .* allowed: block, channel"),
+        ("rule.structure", "blok", r"config\.rule\.structure\.name: .* allowed: banded, block"),
         (
             "transform.name",
             "prune",
@@ -65,6 +65,11 @@ def _set(config: ConfigDict, path: str, value) -> None:
             "rule.structure",
             ConfigDict({"name": "nm", "n": 2}),
             r"config\.rule\.structure\.m: nm needs this argument",
+        ),
+        (
+            "rule.structure",
+            ConfigDict({"name": "by_path", "structures": {"*/kernel": "chanel"}}),
+            r"config\.rule\.structure\.structures\.\*/kernel\.name: 'chanel' is unknown; allowed:",
         ),
         (
             "rule.distribution",
@@ -159,10 +164,11 @@ def test_objects_are_those_that_the_library_would_give(rule):
     inner = optax.chain(optax.add_decayed_weights(0.5), optax.sgd(schedule, momentum=0.9))
     if rule == "ste":
         config.rule = ConfigDict({"name": "ste_random", "sparsity": 0.5})
-        config.rule.structure = ConfigDict({"name": "nm", "n": 2, "m": 4})
+        nm = ConfigDict({"name": "nm", "n": 2, "m": 4})
+        config.rule.structure = ConfigDict({"name": "by_path", "structures": {"kern*": nm}})
         config.transform.name = "chain"
-        nm = sparsejax.nm(2, 4)
-        expected = optax.chain(inner, sparsejax.ste_random(0.5, structure=nm, seed=3))
+        structure = sparsejax.by_path({"kern*": sparsejax.nm(2, 4)})
+        expected = optax.chain(inner, sparsejax.ste_random(0.5, structure=structure, seed=3))
     else:
         config.rule = ConfigDict({"name": "rigl", "sparsity": 0.8, "period": 2, "end": 4})
         config.rule.distribution = ConfigDict({"name": "custom", "base": "erk"})
@@ -216,7 +222,7 @@ def test_names_are_the_public_names():
     assert set(build.OPTIMIZER.candidates) >= {"adam", "adamw", "sgd", "lion"}
     assert not {"scale_by_learning_rate", "clip"} & set(build.OPTIMIZER.candidates)
     assert set(build.ARGUMENTS["structure"].candidates) >= {
-        "unstructured", "nm", "block", "channel", "constant_fan_in"
+        "unstructured", "nm", "block", "channel", "constant_fan_in", "diagonal", "by_path"
     }  # fmt: skip
     assert set(build.ARGUMENTS["when"].candidates) == {"every", "once"}
     assert set(build.ARGUMENTS["sparsity"].candidates) >= {"cubic", "linear_schedule"}
