@@ -19,6 +19,8 @@ from sparsejax.algorithms.sr_ste import sr_ste
 from sparsejax.algorithms.static import static
 from sparsejax.algorithms.straight_through import ste_magnitude, ste_random
 from sparsejax.algorithms.top_kast import top_kast
+from sparsejax.coupling.groups import Coupling, Fixed, Group, Member, coupled_groups
+from sparsejax.coupling.units import prune_units, unit_masks, unit_scores
 from sparsejax.dense_rules import BehindState, DenseRule, behind
 from sparsejax.diagonals import banded, diagonal
 from sparsejax.distributions import custom, er, erk, global_, uniform
@@ -61,9 +63,13 @@ from sparsejax.transforms import (
 
 __all__ = [
     "BehindState",
+    "Coupling",
     "DenseRule",
+    "Fixed",
+    "Group",
     "Kept",
     "MaskState",
+    "Member",
     "Neurons",
     "Overlap",
     "Sensitivity",
@@ -80,6 +86,7 @@ __all__ = [
     "channel",
     "constant_fan_in",
     "counts",
+    "coupled_groups",
     "cubic",
     "custom",
     "default_prunable",
@@ -112,6 +119,7 @@ __all__ = [
     "overlap",
     "prunable_with_biases",
     "prune",
+    "prune_units",
     "random",
     "random_masks",
     "record_explored",
@@ -132,5 +140,7 @@ __all__ = [
     "top_k_mask",
     "top_kast",
     "uniform",
+    "unit_masks",
+    "unit_scores",
     "unstructured",
 ]
