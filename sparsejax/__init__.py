@@ -44,6 +44,7 @@ from sparsejax.schedules import cubic, every, once
 from sparsejax.scores import gradient, magnitude, nearness, random, saliency
 from sparsejax.selection import top_k_mask
 from sparsejax.structures import block, by_path, channel, constant_fan_in, nm, unstructured
+from sparsejax.surgery import Smaller, living_units, remove_units
 from sparsejax.topology import (
     drop_connections,
     grow_connections,
@@ -73,6 +74,7 @@ __all__ = [
     "Neurons",
     "Overlap",
     "Sensitivity",
+    "Smaller",
     "SparsifyState",
     "acdc",
     "apply_masks",
@@ -105,6 +107,7 @@ __all__ = [
     "gmp",
     "gradient",
     "grow_connections",
+    "living_units",
     "look_through",
     "magnitude",
     "magnitude_pruning",
@@ -123,6 +126,7 @@ __all__ = [
     "random",
     "random_masks",
     "record_explored",
+    "remove_units",
     "reparameterization",
     "rigl",
     "saliency",

@@ -75,13 +75,17 @@ def units_left(masks):
 
 def test_scores_of_units_are_those_of_their_entries():
     tree = params_of()
-    means = sparsejax.unit_scores(GROUPS, jax.tree.map(jnp.abs, tree))
-    sums = sparsejax.unit_scores(GROUPS, jax.tree.map(jnp.square, tree), "sum")
+    means, sums = jax.jit(
+        lambda tree: (
+            sparsejax.unit_scores(GROUPS, jax.tree.map(jnp.abs, tree)),
+            sparsejax.unit_scores(GROUPS, jax.tree.map(jnp.square, tree), "sum"),
+        )
+    )(tree)
     for group, mean, total in zip(GROUPS, means, sums, strict=True):
         for unit in range(group.units):
             own = entries(group, unit, tree)
-            np.testing.assert_allclose(mean[unit], np.abs(own).mean(), rtol=1e-5)
-            np.testing.assert_allclose(total[unit], (own**2).sum(), rtol=1e-5)
+            np.testing.assert_allclose(np.asarray(mean)[unit], np.abs(own).mean(), rtol=1e-5)
+            np.testing.assert_allclose(np.asarray(total)[unit], (own**2).sum(), rtol=1e-5)
 
 
 def test_masks_of_units_with_several_positions():
