@@ -2,8 +2,9 @@
 
 There is no registry: what a module exports can be named. ``{"name": "rigl", "sparsity": 0.9}`` in
 the place of a rule becomes ``sparsejax.rigl(sparsity=0.9)``, and a bare string is a name
-without arguments. Arguments that are themselves objects, such as a distribution, are built in the
-same way from their own modules.
+without arguments. What stands in a module below has that module's name before its own, as in
+``at_initialization.grasp``. Arguments that are themselves objects, such as a distribution, are
+built in the same way from their own modules.
 """
 
 import functools
@@ -22,12 +23,14 @@ import optax
 from ml_collections import ConfigDict
 
 import sparsejax
-from experiments import data, models
+from experiments import at_initialization, data, models
+from experiments import reparameterization as reparameterizations
 from experiments.config import check_limits
 from experiments.errors import UserError
-from sparsejax import algorithms, diagonals, distributions, schedules, scores, structures
+from sparsejax import algorithms, diagonals, distributions, masks, schedules, scores, structures
 from sparsejax.algorithms import straight_through
 from sparsejax.dense_rules import DenseRule
+from sparsejax.reparameterization import Reparameterization
 from sparsejax.typing import Structure, When
 
 
@@ -86,7 +89,13 @@ RULE = Role(
     }
 )
 TRANSFORM = Role(
-    {"behind": sparsejax.behind, "chain": optax.chain, "sparsify": sparsejax.sparsify}, given=2
+    {
+        "behind": sparsejax.behind,
+        "chain": optax.chain,
+        "reparameterize": reparameterizations.reparameterize,
+        "sparsify": sparsejax.sparsify,
+    },
+    given=2,
 )
 # The weights of these stay dense behind the masks: they follow the optimizer in a chain, or act on
 # both sides of it.
@@ -102,6 +111,11 @@ ARGUMENTS = {
     "distribution": _DISTRIBUTION,
     "drop_fraction": _AMOUNT,
     "learning_rate": _AMOUNT,
+    "prunable": Role(
+        {f.__name__: f for f in (masks.default_prunable, masks.prunable_with_biases)},
+        called=False,
+        given=2,
+    ),
     "score": Role(_with_first("params", _functions(scores)), called=False, given=3),
     "score_optimizer": OPTIMIZER,
     "sparsity": _AMOUNT,
@@ -217,11 +231,15 @@ def model(config: ConfigDict, classes: int) -> nn.Module:
     return make(config.model, MODEL, "config.model", classes=classes)
 
 
-def optimizer(config: ConfigDict) -> optax.GradientTransformationExtraArgs:
+def optimizer(
+    config: ConfigDict, task: at_initialization.Task | None = None
+) -> optax.GradientTransformationExtraArgs:
     """Builds the optimizer of a configuration: L1 and L2 terms, optimizer and mask rule joined.
 
     Args:
       config: the whole configuration.
+      task: the run, for the rules that need its data before it begins; None to check the
+        configuration only.
 
     Returns:
       The gradient transformation.
@@ -241,7 +259,11 @@ def optimizer(config: ConfigDict) -> optax.GradientTransformationExtraArgs:
         inner = optax.chain(_add_signs(config.l1), inner)
     if config.rule is None:
         return optax.with_extra_args_support(inner)
-    rule = make(config.rule, RULE, "config.rule", seed=config.seed)
+    others = reparameterizations.rules()
+    rules = {**RULE.candidates, **at_initialization.rules(task), **others}
+    is_other = name_of(config.rule) in others
+    defaults = {"steps": config.steps} if is_other else {"seed": config.seed}
+    rule = make(config.rule, Role(rules), "config.rule", **defaults)
     transform, allowed = name_of(config.transform), fitting(config.rule)
     if transform in TRANSFORM.candidates and transform != allowed:
         raise UserError(
@@ -262,7 +284,25 @@ def fitting(rule: ConfigDict | str) -> str:
       ('sparsify', 'chain', 'behind')
     """
     name = name_of(rule)
+    if name in reparameterizations.rules():
+        return "reparameterize"
     return "chain" if name in _CHAINED else "behind" if name in _BEHIND else "sparsify"
+
+
+def reparameterization(config: ConfigDict) -> Reparameterization | None:
+    """Builds the reparameterization of a configuration; None if it has none.
+
+    Args:
+      config: the whole configuration.
+
+    Raises:
+      UserError: if the configuration is wrong.
+    """
+    role = Role(reparameterizations.rules())
+    if config.rule is None or name_of(config.rule) not in role.candidates:
+        return None
+    made: Reparameterization = make(config.rule, role, "config.rule", steps=config.steps)
+    return made
 
 
 def _is_there(coefficient: float | jax.Array) -> bool:

@@ -38,10 +38,12 @@ def default() -> ConfigDict:
     config.weight_decay = 0.0
     # Coefficient of the L1 term, the sum of the parameters' magnitudes, likewise.
     config.l1 = 0.0
-    # A mask rule of `sparsejax`, or None for a dense network.
+    # A mask rule of `sparsejax`, or None for a dense network. The methods before training and the
+    # reparameterizations have their module's name before theirs, as in ``at_initialization.grasp``;
+    # see `experiments.at_initialization` and `experiments.reparameterization`.
     config.rule = placeholder(ConfigDict)
-    # How the rule joins the optimizer: `sparsify`, or for rules whose weights stay dense `chain` or
-    # `behind`, as their docstrings say.
+    # How the rule joins the optimizer: `sparsify`; for rules whose weights stay dense `chain` or
+    # `behind`, as their docstrings say; `reparameterize` for the reparameterizations.
     config.transform = ConfigDict({"name": "sparsify"})
     # What is done with all this: a name of `experiments.procedures`, or None to train one network.
     config.procedure = placeholder(ConfigDict)
@@ -64,6 +66,7 @@ def default() -> ConfigDict:
 LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "at": (lambda value: value >= 0, "at least 0"),
     "backward_sparsity": (lambda value: 0 <= value < 1, "in [0, 1)"),
+    "batches": (lambda value: value >= 1, "at least 1"),
     "batch_size": (lambda value: value >= 1, "at least 1"),
     "begin": (lambda value: value >= 0, "at least 0"),
     "classes": (lambda value: value >= 2, "at least 2"),

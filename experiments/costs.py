@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 import sparsejax
-from experiments import build
+from experiments import at_initialization, build
 from sparsejax import metrics
 from sparsejax.typing import Masks
 
@@ -54,7 +54,10 @@ def costs(
         masks=masks,
     )
     dense, sparse = forward.total_dense, forward.total_sparse
-    method = _ACCOUNTING.get(None if rule is None else build.name_of(rule))
+    name = None if rule is None else build.name_of(rule)
+    # What is pruned before training does not move; finding the masks is no step of it.
+    before_training = name is not None and name.startswith(at_initialization.PREFIX)
+    method = "static" if before_training else _ACCOUNTING.get(name)
     training = None
     if method is not None:
         period = _period(rule) if method == "rigl" else None

@@ -22,14 +22,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import sparsejax
-from experiments import build, hparams, records
+from experiments import at_initialization, build, hparams, records
 from experiments.checkpoint import Checkpoints
 from experiments.config import check
 from experiments.costs import costs
-from experiments.data import Dataset, Split, batch_indices, crop_and_flip
+from experiments.data import Dataset, Split, batch_indices
 from experiments.errors import UserError
+from experiments.forward import mean_loss, training_pass
 from sparsejax.masks import Kept, path_name
 from sparsejax.metrics import churn, densities
+from sparsejax.reparameterization import Reparameterization
 from sparsejax.typing import Masks
 
 
@@ -38,7 +40,7 @@ class TrainState(NamedTuple):
 
     Attributes:
       step: steps taken, an int32 scalar.
-      params: the model's parameters.
+      params: the model's parameters, or what a reparameterization trains in their place.
       batch_stats: the running statistics of batch norms; empty for models without.
       opt_state: the optimizer's state, with the masks in it.
       evaluated_masks: the masks at the last evaluation, before the first those of the beginning;
@@ -73,10 +75,11 @@ class Experiment(NamedTuple):
       dataset: the examples.
       model: maps ``(images, train)`` to logits.
       optimizer: with the mask rule, if there is one.
-      sparse: whether there is one.
+      sparse: whether there is one, or a reparameterization.
       start_sparse: whether the pruned weights are zero from the first step on; those of
         straight-through rules keep their values.
       seed: the run's seed.
+      reparameterization: what is trained in place of the parameters, if it is something else.
     """
 
     dataset: Dataset
@@ -85,6 +88,7 @@ class Experiment(NamedTuple):
     sparse: bool
     start_sparse: bool
     seed: int
+    reparameterization: Reparameterization | None = None
 
 
 class Request(NamedTuple):
@@ -174,13 +178,16 @@ def assemble(config: ConfigDict, dataset: Dataset) -> Experiment:
       UserError: if the configuration is wrong.
     """
     sparse = config.rule is not None
+    model = build.model(config, dataset.classes)
+    task = at_initialization.Task(model, dataset, config.batch_size, config.seed)
     return Experiment(
         dataset,
-        build.model(config, dataset.classes),
-        build.optimizer(config),
+        model,
+        build.optimizer(config, task),
         sparse,
         start_sparse=sparse and build.fitting(config.rule) == "sparsify",
         seed=config.seed,
+        reparameterization=build.reparameterization(config),
     )
 
 
@@ -189,11 +196,16 @@ def init(experiment: Experiment) -> TrainState:
     variables = experiment.model.init(
         jax.random.fold_in(jax.random.key(experiment.seed), 0), _example(experiment.dataset)
     )
-    params, opt_state = variables["params"], experiment.optimizer.init(variables["params"])
-    masks = sparsejax.get_masks(opt_state) if experiment.sparse else {}
+    params, batch_stats = variables["params"], variables.get("batch_stats", {})
+    if experiment.reparameterization is not None:
+        params = experiment.reparameterization.init(params, _key(experiment, 0))
+    opt_state = experiment.optimizer.init(params)
+    state = TrainState(jnp.int32(0), params, batch_stats, opt_state, {})
+    if experiment.sparse:
+        state = state._replace(evaluated_masks=masks(experiment, state))
     if experiment.start_sparse:
-        params = sparsejax.apply_masks(params, masks)
-    return TrainState(jnp.int32(0), params, variables.get("batch_stats", {}), opt_state, masks)
+        state = state._replace(params=sparsejax.apply_masks(params, state.evaluated_masks))
+    return state
 
 
 def train_step(
@@ -210,24 +222,24 @@ def train_step(
       The state after the step, and of the batch, before the update, the mean loss and the number
       of correct answers.
     """
-    images = batch.images
-    if experiment.dataset.augment:
-        key = jax.random.fold_in(jax.random.key(experiment.seed), 1)
-        images = crop_and_flip(jax.random.fold_in(key, state.step), images)
-    dropout_key = jax.random.fold_in(jax.random.key(experiment.seed), 2)
 
-    def loss_fn(params: Any) -> tuple[jax.Array, tuple[jax.Array, Any]]:
-        logits, updated = experiment.model.apply(
-            variables(experiment, state._replace(params=params)),
-            experiment.dataset.normalise(images),
-            train=True,
-            mutable=["batch_stats"],
-            rngs={"dropout": jax.random.fold_in(dropout_key, state.step)},
+    method = experiment.reparameterization
+
+    def loss_fn(params: Any) -> tuple[jax.Array, tuple[jax.Array, jax.Array, Any]]:
+        if method is None:
+            used = variables(experiment, state._replace(params=params))
+        else:
+            key = _key(experiment, state.step + 1)
+            used = {"params": method.apply(params, state.step, key)}
+            used["batch_stats"] = state.batch_stats
+        logits, batch_stats = training_pass(
+            experiment.model, experiment.dataset, experiment.seed, used, batch, state.step
         )
-        loss = optax.softmax_cross_entropy_with_integer_labels(logits, batch.labels).mean()
-        return loss, (logits, updated.get("batch_stats", {}))
+        loss = mean_loss(logits, batch.labels)
+        total = loss if method is None else loss + method.penalty(params, state.step)
+        return total, (loss, logits, batch_stats)
 
-    (loss, (logits, batch_stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+    grads, (loss, logits, batch_stats) = jax.grad(loss_fn, has_aux=True)(state.params)
     updates, opt_state = experiment.optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     state = TrainState(state.step + 1, params, batch_stats, opt_state, state.evaluated_masks)
@@ -272,15 +284,27 @@ def evaluate(experiment: Experiment, state: TrainState, examples: Split) -> dict
 
 
 def variables(experiment: Experiment, state: TrainState) -> dict[str, Any]:
-    """Returns the variables of the forward pass; gradients reach all parameters."""
-    params = state.params
-    if experiment.sparse:
+    """Returns the variables of the forward pass; gradients reach all parameters.
+
+    Those of a reparameterization are the ones that it would end with.
+    """
+    params = stored(experiment, state)
+    if experiment.sparse and experiment.reparameterization is None:
         params = sparsejax.forward_params(params, state.opt_state)
     return {"params": params, "batch_stats": state.batch_stats}
 
 
+def stored(experiment: Experiment, state: TrainState) -> Any:
+    """Returns the network's parameters, dense behind the masks of a straight-through rule."""
+    if experiment.reparameterization is not None:
+        return experiment.reparameterization.finish(state.params)[0]
+    return state.params
+
+
 def masks(experiment: Experiment, state: TrainState) -> Masks:
     """Returns the masks in the state; those of a dense network keep everything."""
+    if experiment.reparameterization is not None:
+        return experiment.reparameterization.finish(state.params)[1]
     if experiment.sparse:
         return sparsejax.get_masks(state.opt_state)
     return sparsejax.dense_masks(state.params)
@@ -288,7 +312,7 @@ def masks(experiment: Experiment, state: TrainState) -> Masks:
 
 def counts(experiment: Experiment, state: TrainState) -> dict[str, Kept]:
     """Returns the kept and all entries of each prunable parameter, by path."""
-    return sparsejax.counts(state.params, masks(experiment, state))
+    return sparsejax.counts(stored(experiment, state), masks(experiment, state))
 
 
 def look_at_masks(experiment: Experiment, state: TrainState) -> tuple[TrainState, dict[str, Any]]:
@@ -304,9 +328,9 @@ def look_at_masks(experiment: Experiment, state: TrainState) -> tuple[TrainState
       evaluation before (at the first: at the beginning), the share that only one of them keeps.
     """
     now = masks(experiment, state)
-    record: dict[str, Any] = {"density": densities(state.params, now)}
+    record: dict[str, Any] = {"density": densities(stored(experiment, state), now)}
     if experiment.sparse:
-        record["churn"] = churn(state.params, state.evaluated_masks, now)
+        record["churn"] = churn(stored(experiment, state), state.evaluated_masks, now)
         # Copies: the next dispatch donates the state, in which no array may occur twice.
         state = state._replace(evaluated_masks=jax.tree.map(jnp.copy, now))
     return state, record
@@ -581,7 +605,7 @@ def _summarise(
         **costs(
             experiment.model,
             examples.images.shape[1:],
-            {"params": state.params, "batch_stats": state.batch_stats},
+            {"params": stored(experiment, state), "batch_stats": state.batch_stats},
             masks(experiment, state),
             config.rule,
         ),
@@ -603,7 +627,7 @@ def _layers(experiment: Experiment, state: TrainState) -> dict[str, tuple[int, i
     """Kept and total entries of every parameter, also of those that are never pruned."""
     everything = {
         path_name(path): (leaf.size, leaf.size)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(state.params)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(stored(experiment, state))
     }
     return everything | counts(experiment, state)
 
@@ -622,6 +646,11 @@ def _means(sums: list[dict[str, jax.Array]], losses: int, examples: int = 1) -> 
         "loss": sum(float(part["loss"]) for part in sums) / losses,
         "accuracy": sum(int(part["correct"]) for part in sums) / (losses * examples),
     }
+
+
+def _key(experiment: Experiment, number: int | jax.Array) -> jax.Array:
+    """The key of a reparameterization: 0 for its beginning, then one for each step."""
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(experiment.seed), 3), number)
 
 
 def _example(dataset: Dataset) -> jax.Array:

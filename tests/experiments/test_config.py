@@ -48,7 +48,7 @@ def _set(config: ConfigDict, path: str, value) -> None:
         (
             "transform.name",
             "prune",
-            r"config\.transform\.name: .* allowed: behind, chain, sparsify",
+            r"config\.transform\.name: .* allowed: behind, chain, reparameterize, sparsify",
         ),
         ("optimizer.learning_rate", "cubical", r"config\.optimizer\.learning_rate\.name: .*cubic"),
         # Keys and arguments.
@@ -84,7 +84,7 @@ def _set(config: ConfigDict, path: str, value) -> None:
         ("rule.period", 2.5, r"config\.rule\.period: 2\.5 is of type float; allowed: int"),
         ("rule.sparsity", "much", r"config\.rule\.sparsity: 'much'|sparsity\.name: 'much'"),
         ("rule.seed", False, r"config\.rule\.seed: False is of type bool; allowed: int"),
-        ("rule.prunable", "all", r"config\.rule\.prunable: 'all' is of type str"),
+        ("rule.prunable", "all", r"config\.rule\.prunable\.name: 'all' .* prunable_with"),
         ("model.widths", 300, r"config\.model\.widths: 300 is of type int; allowed: .*Sequence"),
         ("optimizer.b1", "x", r"config\.optimizer\.b1: 'x' is of type str; allowed: .*float"),
         # Values.

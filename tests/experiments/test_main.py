@@ -80,7 +80,7 @@ def _wait_until(holds, process) -> None:
             ["--config.rule.sparsity=1.5"],
             r"config\.rule\.sparsity: 1\.5 is impossible; allowed: in",
         ),
-        (["--config.rule.name=rigll"], r"config\.rule\.name: 'rigll' is unknown; allowed: gmp, "),
+        (["--config.rule.name=rigll"], r"config\.rule\.name: 'rigll' is unknown; allowed: .*gmp, "),
         (["--config.rule.scor=magnitude"], r"config\.rule\.scor: rigl has no such argument"),
         (["--config.stepz=3"], r"config\.stepz: unknown key; allowed: batch_size, "),
         (["--config.optimzer.learning_rate=1"], r"optimzer"),

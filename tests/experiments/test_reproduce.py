@@ -20,8 +20,10 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from experiments import build, comparison, papers, records, reproduce, results, runs
+from experiments.at_initialization import Task
 from experiments.comparison import Comparison, judged
 from experiments.config import check
+from experiments.data import generated
 from experiments.errors import UserError
 from experiments.published import Published, accuracy_percent, error_percent
 
@@ -450,19 +452,25 @@ def test_every_configuration_says_what_was_published(path):
 def test_every_row_can_be_built():
     """Each row's rule fits its network, at the real size."""
     shapes = {"mnist": (28, 28, 1), "cifar10": (32, 32, 3), "generated": (224, 224, 3)}
-    params = {}
+    params, models, datasets = {}, {}, {}
     for parts in papers.find().values():
         for part in parts:
             for row in part.rows:
                 (config,) = part.runs(row, seeds=1)
                 check(config)
                 classes = config.data.get("classes", 10)
-                key = json.dumps(config.model.to_dict()) + config.data.name
+                name = config.data.name
+                if name not in datasets:
+                    sides = dict(zip(("height", "width", "channels"), shapes[name], strict=True))
+                    datasets[name] = generated(**sides, classes=classes, train=128)
+                key = json.dumps(config.model.to_dict()) + name
                 if key not in params:
-                    image = jnp.zeros((1, *shapes[config.data.name]))
-                    model = build.model(config, classes)
-                    params[key] = jax.eval_shape(model.init, jax.random.key(0), image)["params"]
-                state = jax.eval_shape(build.optimizer(config).init, params[key])
+                    image = jnp.zeros((1, *shapes[name]))
+                    models[key] = build.model(config, classes)
+                    init = models[key].init
+                    params[key] = jax.eval_shape(init, jax.random.key(0), image)["params"]
+                task = Task(models[key], datasets[name], config.batch_size, config.seed)
+                state = jax.eval_shape(build.optimizer(config, task).init, params[key])
                 assert (config.rule is None) == (
                     not jax.tree.leaves(optax.tree.get(state, "masks"))
                 )
