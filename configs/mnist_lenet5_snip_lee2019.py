@@ -9,7 +9,9 @@ a weight decay of 5e-4 on all parameters, the scores from one batch, and initial
 minutes; the paper lets it fall every 25,000 and does not say for how long it trains. Biases are not
 pruned here; they compete in the authors' code.
 
-Time: about 5 minutes on one CPU core. Result: not measured yet.
+Time: about 5 minutes on one CPU core. Result: a test error of 1.84 ± 0.19 % at 99 % and of
+1.14 ± 0.06 % at 98 % (seeds 0, 1, 2), where the paper has 1.1 and 0.8 %. The dense network diverges
+at this learning rate, with all three seeds: 90.2 %.
 """
 
 from ml_collections import ConfigDict
