@@ -10,9 +10,9 @@ retrained, and pruned and retrained in rounds with L2. One run, here with L2 at 
 Every network takes the same 6,000 steps, half of them before the first pruning; the smallest
 weights of all layers together go.
 
-Time: about 10 seconds a run on one CPU core, 40 runs. Result: without retraining L1 bears 90 % where
-L2 bears 80 %; retrained, 90 % cost 0.1 to 0.3 points and 98 % about 1.6, in rounds or at once. The
-figure is in RESULTS.md.
+Time: about 10 seconds a run on one CPU core, 40 runs. Result: without retraining L1 bears 90 %
+where L2 bears 80 %; retrained, 90 % cost 0.1 to 0.3 points and 98 % about 1.6, in rounds or at
+once. The figure is in RESULTS.md.
 """
 
 from collections.abc import Mapping
