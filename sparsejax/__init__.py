@@ -38,7 +38,12 @@ from sparsejax.masks import (
 from sparsejax.neurons import Neurons, neurons
 from sparsejax.observers import look_through, record_explored
 from sparsejax.overlap import Overlap, overlap
+from sparsejax.post_training.calibration import Inputs, Layer, calibrate, find_layers
+from sparsejax.post_training.dsnot import dsnot
+from sparsejax.post_training.magnitude import magnitude_masks
 from sparsejax.post_training.sensitivity import Sensitivity, sensitivity
+from sparsejax.post_training.sparsegpt import Pruned, sparsegpt
+from sparsejax.post_training.wanda import wanda
 from sparsejax.redistributions import by_mean_score, by_survivors
 from sparsejax.schedules import cubic, every, once
 from sparsejax.scores import gradient, magnitude, nearness, random, saliency
@@ -68,11 +73,14 @@ __all__ = [
     "DenseRule",
     "Fixed",
     "Group",
+    "Inputs",
     "Kept",
+    "Layer",
     "MaskState",
     "Member",
     "Neurons",
     "Overlap",
+    "Pruned",
     "Sensitivity",
     "Smaller",
     "SparsifyState",
@@ -85,6 +93,7 @@ __all__ = [
     "by_mean_score",
     "by_path",
     "by_survivors",
+    "calibrate",
     "channel",
     "constant_fan_in",
     "counts",
@@ -96,10 +105,12 @@ __all__ = [
     "diagonal",
     "drop_and_grow",
     "drop_connections",
+    "dsnot",
     "dsr",
     "er",
     "erk",
     "every",
+    "find_layers",
     "fixed",
     "forward_params",
     "get_masks",
@@ -110,6 +121,7 @@ __all__ = [
     "living_units",
     "look_through",
     "magnitude",
+    "magnitude_masks",
     "magnitude_pruning",
     "mask_rule",
     "masks_from_scores",
@@ -135,6 +147,7 @@ __all__ = [
     "snfs",
     "snip",
     "soft_movement",
+    "sparsegpt",
     "sparsify",
     "sr_ste",
     "static",
@@ -147,4 +160,5 @@ __all__ = [
     "unit_masks",
     "unit_scores",
     "unstructured",
+    "wanda",
 ]

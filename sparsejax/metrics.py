@@ -288,7 +288,7 @@ _FIXED = -1  # made from no activation: constants, masks, random numbers, scalar
 _DATA = -2  # an activation
 
 # Primitives that do once what the program in their parameters says.
-_CALLS = ("jit", "closed_call", "remat2", "custom_jvp_call", "custom_vjp_call", "custom_vmap_call")
+CALLS = ("jit", "closed_call", "remat2", "custom_jvp_call", "custom_vjp_call", "custom_vmap_call")
 
 _UNCOUNTED_PRODUCTS = ("ragged_dot_general", "scaled_matmul")
 
@@ -342,7 +342,7 @@ def _equation(
         multiply_adds = _dot(eqn) if name == "dot_general" else _convolution(eqn)
         return Counter({_DATA if leaf == _FIXED else leaf: 2 * multiply_adds}), [_DATA]
     inner = [_open(sub) for sub in jaxprs_in_params(params)]
-    if name in _CALLS:
+    if name in CALLS:
         return _walk(inner[0], origins, sizes)
     if name == "scan":
         return _scan(eqn, origins, sizes)
