@@ -1,12 +1,10 @@
 """What a network costs, as a run's summary holds it."""
 
 import inspect
-from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 import sparsejax
@@ -25,7 +23,7 @@ _ACCOUNTING: dict[Any, metrics.Method] = {
 
 def costs(
     model: nn.Module,
-    image_shape: Sequence[int],
+    example: jax.ShapeDtypeStruct,
     variables: dict[str, Any],
     masks: Masks,
     rule: ConfigDict | str | None,
@@ -34,7 +32,7 @@ def costs(
 
     Args:
       model: maps ``(images, train)`` to logits.
-      image_shape: height, width and channels of an image.
+      example: shape and type of a batch of one example, as the model takes it.
       variables: the model's ``params`` and ``batch_stats``.
       masks: masks of the parameters.
       rule: the configuration's rule; None for a dense network, or for masks that stay.
@@ -50,7 +48,7 @@ def costs(
     forward = metrics.flops(
         lambda p, x: model.apply({"params": p, **rest}, x, train=False),
         params,
-        jax.ShapeDtypeStruct((1, *image_shape), jnp.float32),
+        example,
         masks=masks,
     )
     dense, sparse = forward.total_dense, forward.total_sparse

@@ -28,8 +28,9 @@ class Split(NamedTuple):
     """Examples on the device.
 
     Attributes:
-      images: uint8 ``[n, height, width, channels]``, as stored.
-      labels: int32 ``[n]``, from 0.
+      images: uint8 ``[n, height, width, channels]``, as stored; of text the characters' numbers,
+        ``[n, length]``.
+      labels: int32 ``[n]``, from 0; of text ``[n, length]``, what follows each character.
     """
 
     images: jax.Array
@@ -44,8 +45,8 @@ class Dataset:
       train: the examples to train on.
       validation: examples of the original training set that are held out from `train`.
       test: the original test set.
-      mean: mean of the training pixels, one a channel, float32.
-      std: their standard deviation.
+      mean: mean of the training pixels, one a channel, float32; None for text.
+      std: their standard deviation; None for text.
       classes: number of classes.
       augment: whether training images are cropped and flipped at random.
     """
@@ -53,13 +54,28 @@ class Dataset:
     train: Split
     validation: Split
     test: Split
-    mean: np.ndarray
-    std: np.ndarray
+    mean: np.ndarray | None
+    std: np.ndarray | None
     classes: int
     augment: bool = False
 
+    @property
+    def is_text(self) -> bool:
+        """Whether an example is a text, with a label for each of its characters."""
+        return self.train.labels.ndim > 1
+
+    @property
+    def answers(self) -> int:
+        """How many labels an example has: 1, or the length of a text."""
+        return math.prod(self.train.labels.shape[1:])
+
     def normalise(self, images: jax.Array) -> jax.Array:
-        """Returns uint8 images as float32 with mean 0 and variance 1 over the training pixels."""
+        """Returns uint8 images as float32 with mean 0 and variance 1 over the training pixels.
+
+        Characters are numbers without a scale, and stay what they are.
+        """
+        if self.mean is None or self.std is None:
+            return images
         return (images.astype(jnp.float32) - self.mean) / self.std
 
 
@@ -155,6 +171,59 @@ def cifar10(
     parts = [_read_cifar(folder / name) for name in [*names, "test_batch.bin"]]
     images, labels = (np.concatenate(arrays) for arrays in zip(*parts[:-1], strict=True))
     return _dataset(images, labels, *parts[-1], validation, augment)
+
+
+def tinyshakespeare(
+    directory: Path | None = None, *, length: int = 128, validation: int = 400
+) -> Dataset:
+    """Returns a megabyte of Shakespeare's plays, for language models of characters.
+
+    The text of Karpathy's char-rnn. It is cut into pieces that do not overlap, of one character
+    more than the length, so that each character of an example has the next one for a label. The
+    last tenth of the text is the test set.
+
+    Args:
+      directory: where ``tinyshakespeare/input.txt`` is; by default `default_directory`.
+      length: characters of an example.
+      validation: number of training examples that are held out, the last ones.
+
+    Returns:
+      The data set, images ``[n, length]``; its classes are the characters that occur, in the order
+      of their codes.
+
+    Raises:
+      UserError: if the file is missing, is no text, or is too short for the examples.
+    """
+    path = (directory or default_directory()) / "tinyshakespeare" / "input.txt"
+    if not path.is_file():
+        raise UserError(
+            f"{path}: no such file; download it from https://raw.githubusercontent.com/karpathy/"
+            "char-rnn/master/data/tinyshakespeare/input.txt, or name the directory that holds "
+            "tinyshakespeare/ by --data_dir or $SPARSEJAX_DATA"
+        )
+    if length < 1:
+        raise ValueError(f"length: {length} must be at least 1")
+    try:
+        codes = np.array([ord(character) for character in path.read_text("utf-8")], np.int32)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: corrupt: {error}; download it again") from error
+    alphabet, numbers = np.unique(codes, return_inverse=True)
+    if not 2 <= len(alphabet) <= 256:
+        raise UserError(f"{path}: has {len(alphabet)} different characters, not 2 to 256")
+    pieces = len(numbers) // (length + 1)
+    test = pieces // 10
+    train = pieces - test - validation
+    if train < 1 or test < 1:
+        raise UserError(
+            f"{path}: its {len(numbers):,} characters make {pieces} examples of {length}, with "
+            f"{validation} for validation and {test} for the test too few"
+        )
+    text = numbers[: pieces * (length + 1)].reshape(pieces, length + 1)
+    first, second, third = (
+        _split(part[:, :-1].astype(np.uint8), part[:, 1:])
+        for part in np.split(text, [train, train + validation])
+    )
+    return Dataset(first, second, third, mean=None, std=None, classes=len(alphabet))
 
 
 def generated(

@@ -16,7 +16,7 @@ from rich.console import Console
 import sparsejax
 from experiments import build, records
 from experiments.errors import UserError
-from experiments.train import evaluate, fit, init, prepare
+from experiments.train import evaluate, fit, init, means, prepare
 from sparsejax.distributions import uniform
 from sparsejax.typing import Distribution
 
@@ -49,7 +49,8 @@ def sensitivity(
     Returns:
       What ``summary.json`` holds, or None if the procedure was stopped: that of the training; in
       ``sensitivity`` a list of the measurements on the test examples, each with ``layer`` (None for
-      all together), ``sparsity``, ``accuracy`` and ``loss``; and ``stages``.
+      all together), ``sparsity``, ``accuracy``, ``loss`` and, of text, ``perplexity``; and
+      ``stages``.
 
     Raises:
       UserError: if the configuration, a data file or a working directory is wrong.
@@ -84,12 +85,9 @@ def sensitivity(
     for layer, sparsity, sums in sparsejax.sensitivity(
         score, trained.state.params, sparsities, distribution=distribution
     ):
-        means = {
-            "accuracy": int(sums["correct"]) / len(examples.labels),
-            "loss": float(sums["loss"]) / len(examples.labels),
-        }
-        points.append({"layer": layer, "sparsity": sparsity, **means})
-        console.print(f"{layer or 'all layers'}  {sparsity:.1%}  {means['accuracy']:.2%}")
+        measures = means(experiment.dataset, [sums], len(examples.labels))
+        points.append({"layer": layer, "sparsity": sparsity, **measures})
+        console.print(f"{layer or 'all layers'}  {sparsity:.1%}  {measures['accuracy']:.2%}")
         if stop():
             return None
     stage = {key: value for key, value in trained.summary.items() if key != "config"}

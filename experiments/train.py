@@ -216,7 +216,8 @@ def train_step(
     Args:
       experiment: the experiment.
       state: the state before the step.
-      batch: uint8 images ``[batch, height, width, channels]`` and int32 labels ``[batch]``.
+      batch: uint8 images ``[batch, height, width, channels]`` and int32 labels ``[batch]``, or
+        characters and labels ``[batch, length]``.
 
     Returns:
       The state after the step, and of the batch, before the update, the mean loss and the number
@@ -271,15 +272,26 @@ def train_steps(
 
 
 def evaluate(experiment: Experiment, state: TrainState, examples: Split) -> dict[str, jax.Array]:
-    """Returns the sums of the loss and of the correct answers of the network as a step uses it."""
+    """Evaluates the network as a step uses it.
+
+    Args:
+      experiment: the experiment.
+      state: the state.
+      examples: the examples.
+
+    Returns:
+      The sums of the losses of the examples, that of a text being the mean over its characters, and
+      of their correct answers.
+    """
 
     def of_example(example: Split) -> dict[str, jax.Array]:
         image = experiment.dataset.normalise(example.images)[None]
         logits = experiment.model.apply(variables(experiment, state), image, train=False)[0]
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, example.labels)
-        return {"loss": loss, "correct": logits.argmax() == example.labels}
+        return {"loss": loss.mean(), "correct": (logits.argmax(-1) == example.labels).sum()}
 
-    results = jax.lax.map(of_example, examples, batch_size=1000)
+    batch_size = max(1, 1000 // experiment.dataset.answers)
+    results = jax.lax.map(of_example, examples, batch_size=batch_size)
     return jax.tree.map(lambda x: x.sum(0), results)
 
 
@@ -504,14 +516,16 @@ def loop(
             ]
             state, part = yield Request(state, np.stack(rows))
             sums.append(part)
-        line = {"step": end, "kind": "train"} | _means(sums, end - step, config.batch_size)
+        line = {"step": end, "kind": "train"} | means(dataset, sums, end - step, config.batch_size)
         line["sparsity"] = _sparsity(experiment, state)
         times.append((end - step, time.perf_counter() - begun))
         metrics.write(line)
         stopping = stop()
         evaluating = end % config.eval_every == 0 or end == config.steps
         if evaluating:
-            results = _means([score(state, dataset.validation)], len(dataset.validation.labels))
+            results = means(
+                dataset, [score(state, dataset.validation)], len(dataset.validation.labels)
+            )
             state, of_masks = look_at_masks(experiment, state)
             metrics.write({"step": end, "kind": "validation"} | results | of_masks)
             bars.console.print(
@@ -582,12 +596,11 @@ def _summarise(
     validation = _validation(history)
 
     def results(step: int, state: TrainState) -> dict[str, Any]:
-        test = _means([score(state, examples)], len(examples.labels))
+        test = means(experiment.dataset, [score(state, examples)], len(examples.labels))
         return {
             "step": step,
             "validation_accuracy": validation[step],
-            "test_accuracy": test["accuracy"],
-            "test_loss": test["loss"],
+            **{f"test_{name}": value for name, value in test.items()},
             "sparsity": _sparsity(experiment, state),
         }
 
@@ -604,7 +617,7 @@ def _summarise(
         "total": sum(total for _, total in layers.values()),
         **costs(
             experiment.model,
-            examples.images.shape[1:],
+            jax.eval_shape(lambda: _example(experiment.dataset)),
             {"params": stored(experiment, state), "batch_stats": state.batch_stats},
             masks(experiment, state),
             config.rule,
@@ -639,13 +652,25 @@ def _sparsity(experiment: Experiment, state: TrainState) -> float:
     return 1 - sum(layer.kept for layer in layers) / total if total else 0.0
 
 
-def _means(sums: list[dict[str, jax.Array]], losses: int, examples: int = 1) -> dict[str, float]:
-    """Mean loss and accuracy, from sums over `losses` values of the loss, of `examples` each."""
+def means(
+    dataset: Dataset, sums: Sequence[dict[str, jax.Array]], losses: int, examples: int = 1
+) -> dict[str, float]:
+    """Returns the measures of a network that sums make up.
+
+    Args:
+      dataset: the data set.
+      sums: what `train_steps` or `evaluate` return.
+      losses: how many losses were summed.
+      examples: of how many examples each of them is the mean.
+
+    Returns:
+      ``loss``, the mean; ``accuracy``; of text also ``perplexity``, the exponential of the mean.
+    """
     sums = jax.device_get(sums)
-    return {
-        "loss": sum(float(part["loss"]) for part in sums) / losses,
-        "accuracy": sum(int(part["correct"]) for part in sums) / (losses * examples),
-    }
+    loss = sum(float(part["loss"]) for part in sums) / losses
+    correct = sum(int(part["correct"]) for part in sums)
+    found = {"loss": loss, "accuracy": correct / (losses * examples * dataset.answers)}
+    return found | ({"perplexity": float(np.exp(loss))} if dataset.is_text else {})
 
 
 def _key(experiment: Experiment, number: int | jax.Array) -> jax.Array:

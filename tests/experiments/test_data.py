@@ -234,3 +234,36 @@ def test_generated_images_are_the_same_at_every_call():
 def test_impossible_numbers_of_generated_images_are_refused(name):
     with pytest.raises(ValueError, match=f"{name}: 0 must be at least 1"):
         data.generated(**{name: 0})
+
+
+def test_each_character_of_a_text_has_the_next_one_for_a_label(text_directory):
+    loaded = data.tinyshakespeare(text_directory, length=9, validation=20)
+    text = (text_directory / "tinyshakespeare" / "input.txt").read_text()
+    alphabet = sorted(set(text))
+    assert loaded.classes == len(alphabet) == 27
+    splits = (loaded.train, loaded.validation, loaded.test)
+    assert [len(split.labels) for split in splits] == [1290 - 129 - 20, 20, 129]
+    images, labels = (np.concatenate(arrays) for arrays in zip(*splits, strict=True))
+    assert images.dtype == np.uint8 and labels.dtype == np.int32
+    pieces = np.concatenate([images, labels[:, -1:]], axis=1)
+    assert "".join(alphabet[i] for i in pieces.ravel()) == text
+    np.testing.assert_array_equal(images[:, 1:], labels[:, :-1])
+    assert loaded.is_text and loaded.answers == 9
+    assert loaded.normalise(loaded.train.images) is loaded.train.images
+
+
+def test_what_is_wrong_with_a_text_is_named(text_directory, tmp_path):
+    with pytest.raises(UserError, match=r"tinyshakespeare/input.txt: no such .* download .*https"):
+        data.tinyshakespeare(tmp_path)
+    with pytest.raises(UserError, match=r"12,900 characters make 100 .* 90 for validation .* 10"):
+        data.tinyshakespeare(text_directory, validation=90)
+    with pytest.raises(ValueError, match="length: 0 must be at least 1"):
+        data.tinyshakespeare(text_directory, length=0)
+    path = tmp_path / "tinyshakespeare" / "input.txt"
+    path.parent.mkdir()
+    path.write_bytes(b"\xff" * 9000)
+    with pytest.raises(UserError, match=r"input.txt: corrupt: .*; download it again"):
+        data.tinyshakespeare(tmp_path)
+    path.write_text("a" * 9000)
+    with pytest.raises(UserError, match="has 1 different characters, not 2 to 256"):
+        data.tinyshakespeare(tmp_path)
