@@ -19,9 +19,14 @@ from rich.console import Console
 from experiments import build, train
 from experiments.config import check
 from experiments.lottery import lottery
+from experiments.post_training import post_training
 from experiments.sensitivity import sensitivity
 
-PROCEDURE = build.Role({"lottery": lottery, "sensitivity": sensitivity}, called=False, given=5)
+PROCEDURE = build.Role(
+    {"lottery": lottery, "post_training": post_training, "sensitivity": sensitivity},
+    called=False,
+    given=5,
+)
 
 
 def prepare(config: ConfigDict, data_dir: Path | None = None) -> None:

@@ -41,6 +41,16 @@ def idx_directory(tmp_path_factory) -> Callable[..., Path]:
     return write
 
 
+@pytest.fixture(scope="session")
+def text_directory(tmp_path_factory) -> Path:
+    """A data directory with a text of 12,900 characters, of which there are 27."""
+    path = tmp_path_factory.mktemp("data") / "tinyshakespeare" / "input.txt"
+    path.parent.mkdir()
+    numbers = np.random.default_rng(0).integers(0, 27, 12_900)
+    path.write_text("".join(" abcdefghijklmnopqrstuvwxyz"[i] for i in numbers))
+    return path.parents[1]
+
+
 @pytest.fixture
 def cifar_directory(tmp_path, monkeypatch) -> Path:
     """A data directory with a CIFAR-10 of 20 images a file."""

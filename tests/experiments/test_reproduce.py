@@ -452,7 +452,8 @@ def test_every_configuration_says_what_was_published(path):
 def test_every_row_can_be_built():
     """Each row's rule fits its network, at the real size."""
     shapes = {"mnist": (28, 28, 1), "cifar10": (32, 32, 3), "generated": (224, 224, 3)}
-    params, models, datasets = {}, {}, {}
+    shapes["tinyshakespeare"] = (128,)
+    params, models, datasets = {}, {}, {"tinyshakespeare": None}
     for parts in papers.find().values():
         for part in parts:
             for row in part.rows:
@@ -465,7 +466,8 @@ def test_every_row_can_be_built():
                     datasets[name] = generated(**sides, classes=classes, train=128)
                 key = json.dumps(config.model.to_dict()) + name
                 if key not in params:
-                    image = jnp.zeros((1, *shapes[name]))
+                    shape = shapes[name]
+                    image = jnp.zeros((1, *shape), float if len(shape) == 3 else int)
                     models[key] = build.model(config, classes)
                     init = models[key].init
                     params[key] = jax.eval_shape(init, jax.random.key(0), image)["params"]

@@ -58,7 +58,9 @@ def _assert_same(result, workdir, whole, whole_workdir):
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_config_takes_two_steps(path, tmp_path, idx_directory, cifar_directory, monkeypatch):
+def test_every_config_takes_two_steps(
+    path, tmp_path, idx_directory, cifar_directory, text_directory, monkeypatch
+):
     monkeypatch.syspath_prepend(str(ROOT))
     spec = importlib.util.spec_from_file_location("a_config", path)
     module = importlib.util.module_from_spec(spec)
@@ -69,10 +71,13 @@ def test_every_config_takes_two_steps(path, tmp_path, idx_directory, cifar_direc
     if config.data.name == "generated":  # the full size takes minutes to compile
         config.data.train, config.data.height, config.data.width = 20, 32, 32
         config.model.blocks, config.model.width = (1, 1, 1, 1), 8
+    if config.model.name == "text_transformer":
+        config.model.layers, config.model.width, config.model.heads = 1, 16, 2
     config.batch_size, config.steps, config.log_every, config.eval_every = 8, 2, 1, 2
     if config.rule is not None and "period" in config.rule:
         config.rule.period = 1
-    data_dir = cifar_directory if config.data.name == "cifar10" else idx_directory()
+    directories = {"cifar10": cifar_directory, "tinyshakespeare": text_directory}
+    data_dir = directories.get(config.data.name) or idx_directory()
     if config.procedure is not None:
         _assert_procedure_takes_two_steps(config, tmp_path / "run", data_dir)
         return
@@ -109,6 +114,8 @@ def _assert_procedure_takes_two_steps(config, workdir, data_dir):
     """In each stage; there are as few as possible, since each is compiled for itself."""
     fewest = {"rounds": 1, "controls": (), "sparsities": (0.5,)}
     config.procedure.update({key: fewest[key] for key in fewest if key in config.procedure})
+    if config.procedure.name == "post_training":  # its own tests have the others
+        config.procedure.update({"methods": ("sparsegpt",), "patterns": (), "calibration": 4})
     summary = procedures.run(config, workdir, data_dir, console=_console())
     assert json.loads(json.dumps(summary)) == json.loads((workdir / "summary.json").read_text())
     assert summary["stages"]
