@@ -45,7 +45,7 @@ from sparsejax.post_training.sensitivity import Sensitivity, sensitivity
 from sparsejax.post_training.sparsegpt import Pruned, sparsegpt
 from sparsejax.post_training.wanda import wanda
 from sparsejax.redistributions import by_mean_score, by_survivors
-from sparsejax.schedules import cubic, every, once
+from sparsejax.schedules import cubic, cyclic, every, exponential, linear, once
 from sparsejax.scores import gradient, magnitude, nearness, random, saliency
 from sparsejax.selection import top_k_mask
 from sparsejax.structures import block, by_path, channel, constant_fan_in, nm, unstructured
@@ -100,6 +100,7 @@ __all__ = [
     "coupled_groups",
     "cubic",
     "custom",
+    "cyclic",
     "default_prunable",
     "dense_masks",
     "diagonal",
@@ -111,6 +112,7 @@ __all__ = [
     "erk",
     "every",
     "find_layers",
+    "exponential",
     "fixed",
     "forward_params",
     "get_masks",
@@ -118,6 +120,7 @@ __all__ = [
     "gmp",
     "gradient",
     "grow_connections",
+    "linear",
     "living_units",
     "look_through",
     "magnitude",

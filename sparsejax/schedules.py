@@ -1,8 +1,11 @@
 """When the masks move, and how an amount runs over the steps.
 
 A `When` maps the step, counted from 0, to whether the masks move at that step. An amount is a
-number or any optax schedule; `cubic` is the one that the field needs and optax lacks.
+number or any optax schedule; `cubic` and its like, the ramps, take a sparsity from its first to its
+last value.
 """
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -79,13 +82,104 @@ def cubic(begin: int, end: int, final: Number, initial: Number = 0.0) -> optax.S
     >>> [round(float(schedule(step)), 4) for step in (0, 50, 100, 200)]
     [0.0, 0.7875, 0.9, 0.9]
     """
+    return _ramp(begin, end, final, lambda left, last: last + (initial - last) * left**3)
+
+
+def linear(begin: int, end: int, final: Number, initial: Number = 0.0) -> optax.Schedule:
+    """Returns a sparsity that rises evenly, so that the same number of weights goes every time.
+
+    s(t) = s_f + (s_i - s_f) (1 - (t - begin) / (end - begin)) between `begin` and `end`, constant
+    outside.
+
+    Args:
+      begin: The step up to which the value is `initial`.
+      end: The step from which on it is `final`, exactly.
+      final: The last value.
+      initial: The first value.
+
+    Raises:
+      ValueError: if `end` does not lie after `begin`.
+
+    >>> schedule = linear(begin=0, end=100, final=0.9)
+    >>> [round(float(schedule(step)), 4) for step in (0, 50, 100, 200)]
+    [0.0, 0.45, 0.9, 0.9]
+    """
+    return _ramp(begin, end, final, lambda left, last: last + (initial - last) * left)
+
+
+def exponential(begin: int, end: int, final: Number, initial: Number = 0.0) -> optax.Schedule:
+    """Returns a sparsity under which the same share of the kept weights goes every time.
+
+    1 - s(t) = (1 - s_i)^(1-τ) (1 - s_f)^τ with τ = (t - begin) / (end - begin) between `begin` and
+    `end`, constant outside: the geometric course of iterative pruning, Han et al. 2015,
+    arXiv 1506.02626, and Frankle & Carbin 2019, arXiv 1803.03635.
+
+    Args:
+      begin: The step up to which the value is `initial`.
+      end: The step from which on it is `final`, exactly.
+      final: The last value.
+      initial: The first value.
+
+    Raises:
+      ValueError: if `end` does not lie after `begin`.
+
+    >>> schedule = exponential(begin=0, end=100, final=0.99)
+    >>> [round(float(schedule(step)), 4) for step in (0, 50, 100, 200)]
+    [0.0, 0.9, 0.99, 0.99]
+    """
+
+    def value(left: jax.Array, last: jax.Array) -> jax.Array:
+        return 1 - (1 - jnp.asarray(initial, jnp.float32)) ** left * (1 - last) ** (1 - left)
+
+    return _ramp(begin, end, final, value)
+
+
+def cyclic(
+    begin: int, end: int, final: Number, initial: Number = 0.0, *, cycles: int
+) -> optax.Schedule:
+    """Returns a sparsity that rises again and again, so that pruned weights get another chance.
+
+    Between `begin` and `end` lie `cycles` equal cycles, and in each s(t) = s_f + (s_i - s_f)
+    (1 - τ)³ with τ from 0 to 1 the place in the cycle. Srinivas et al. 2022, arXiv 2202.01290.
+
+    Args:
+      begin: The step up to which the value is `initial`.
+      end: The step from which on it is `final`, exactly.
+      final: The last value of every cycle.
+      initial: The first one.
+      cycles: How many cycles there are, at least 1.
+
+    Raises:
+      ValueError: if `end` does not lie after `begin`, or there is no cycle.
+
+    >>> schedule = cyclic(begin=0, end=100, final=0.8, cycles=2)
+    >>> [round(float(schedule(step)), 4) for step in (0, 25, 49, 50, 75, 100)]
+    [0.0, 0.7, 0.8, 0.0, 0.7, 0.8]
+    """
+    if is_concrete(cycles) and cycles < 1:
+        raise ValueError(f"cycles must be at least 1, got {cycles}")
+
+    rising = cubic(begin, end, final, initial)
+
+    def schedule(step: jax.Array) -> jax.Array:
+        # The place in one cycle that lasts all the steps, in whole numbers.
+        place = begin + (step - begin) * cycles % (end - begin)
+        return rising(jnp.where((step > begin) & (step < end), place, step))
+
+    return schedule
+
+
+def _ramp(
+    begin: int, end: int, final: Number, value: Callable[[jax.Array, jax.Array], jax.Array]
+) -> optax.Schedule:
+    """A schedule from which part of the steps is left, 1 at `begin` and 0 at `end`, and `final`."""
     if is_concrete(begin) and is_concrete(end) and end <= begin:
         raise ValueError(f"end must lie after begin = {begin}, got {end}")
 
     def schedule(step: jax.Array) -> jax.Array:
         left = jnp.clip(1 - (step - begin) / (end - begin), 0, 1)
-        final_value = jnp.asarray(final, jnp.float32)
-        return jnp.where(left > 0, final_value + (initial - final_value) * left**3, final_value)
+        last = jnp.asarray(final, jnp.float32)
+        return jnp.where(left > 0, value(left, last), last)
 
     return schedule
 

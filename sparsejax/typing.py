@@ -28,6 +28,9 @@ Count = int | jax.Array
 Amount = Number | Callable[[jax.Array], Number]
 """A number, or an optax schedule `step -> number`."""
 
+Ramp = Callable[[int, int, Number, Number], Callable[[jax.Array], Number]]
+"""`(begin, end, final, initial) -> schedule` from `initial` at `begin` to `final` at `end`."""
+
 When = Callable[[jax.Array], jax.Array]
 """`step -> bool`: whether the masks move at this step. Steps count from 0."""
 

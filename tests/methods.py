@@ -1,5 +1,6 @@
 """The methods under contract: one row each. A new method is one new row."""
 
+import functools
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -66,6 +67,11 @@ def _halves(updates: int) -> Fraction:
     return (Fraction(0), Fraction(1, 2), Fraction(1, 2))[updates] if updates < 3 else Fraction(3, 4)
 
 
+def _in_cycles(updates: int) -> Fraction:
+    # Two cycles of two steps; the sparsity in the middle of one is 7/8 of the last.
+    return Fraction(3, 4) * (Fraction(0), 0, Fraction(7, 8), 0, Fraction(7, 8), 1)[min(updates, 5)]
+
+
 def _in_turn(updates: int) -> Fraction:
     # Compressed at steps 0 and 1, dense at 2, 3 and 4, compressed from 5 on.
     return Fraction(3, 4) if updates in (1, 2) or updates > 5 else Fraction(0)
@@ -107,6 +113,18 @@ METHODS = {
         variant=True,
     ),
     "gmp": Method(lambda **o: sparsejax.gmp(SPARSITY, begin=1, end=4, period=2, **o), _gradual),
+    "gmp in cycles": Method(
+        lambda **o: sparsejax.gmp(
+            SPARSITY,
+            begin=0,
+            end=4,
+            period=1,
+            schedule=functools.partial(sparsejax.cyclic, cycles=2),
+            **o,
+        ),
+        _in_cycles,
+        variant=True,
+    ),
     "set": Method(
         lambda **o: sparsejax.set_(SPARSITY, period=2, drop_fraction=0.5, **o),
         _constant,

@@ -1,5 +1,6 @@
 """When the masks move, and how an amount runs over the steps."""
 
+import functools
 from fractions import Fraction
 
 import hypothesis.strategies as st
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 
 import sparsejax
-from sparsejax.schedules import cubic, every, once, value_at
+from sparsejax.schedules import cubic, cyclic, every, exponential, linear, once, value_at
 
 
 @given(st.integers(1, 9), st.integers(0, 12), st.integers(0, 30) | st.none())
@@ -100,3 +101,34 @@ def test_a_pruning_schedule_reaches_its_last_count_on_any_grid(begin, end, perio
     assert kept[:end] == sorted(kept[:end], reverse=True)
     assert kept[:begin] == [2000] * begin
     assert all(n > 200 for n in kept[:end])
+
+
+@pytest.mark.parametrize("initial", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("final", [0.5, 1.0])
+@pytest.mark.parametrize("ramp", [cubic, linear, exponential, functools.partial(cyclic, cycles=3)])
+def test_every_ramp_goes_from_its_first_value_to_exactly_its_last(ramp, final, initial):
+    steps = jnp.arange(45)
+    values = np.asarray(jax.jit(lambda f, i: ramp(7, 37, f, i)(steps))(final, initial))
+    np.testing.assert_allclose(values[:8], initial, atol=1e-6)
+    assert (values[37:] == np.float32(final)).all()
+    assert np.isfinite(values).all()
+
+
+def test_cycles_begin_anew_in_whole_steps():
+    """In floats a third of 30 steps may lie before or after its step."""
+    values = np.asarray(cyclic(7, 37, 0.875, cycles=3)(jnp.arange(38)))
+    one = np.asarray(cubic(0, 30, 0.875)(jnp.arange(0, 30, 3)))
+    np.testing.assert_array_equal(values[7:37], np.tile(one, 3))
+
+
+def test_an_exponential_ramp_takes_the_same_share_every_time():
+    kept = 1 - np.asarray(exponential(0, 10, 0.9, 0.1)(jnp.arange(11)), np.float64)
+    np.testing.assert_allclose(kept[1:] / kept[:-1], (0.1 / 0.9) ** 0.1, rtol=1e-5)
+
+
+def test_ramps_refuse_impossible_steps():
+    for ramp in (linear, exponential, functools.partial(cyclic, cycles=2)):
+        with pytest.raises(ValueError, match="end must lie after begin = 5, got 5"):
+            ramp(5, 5, 0.9)
+    with pytest.raises(ValueError, match="cycles must be at least 1, got 0"):
+        cyclic(0, 5, 0.9, cycles=0)

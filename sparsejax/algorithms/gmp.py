@@ -4,7 +4,7 @@ import jax
 import optax
 
 from sparsejax import distributions, masks, rounding, schedules, scores, topology, transforms
-from sparsejax.typing import Distribution, Number, Params, Prunable, Score, Structure
+from sparsejax.typing import Distribution, Number, Params, Prunable, Ramp, Score, Structure
 
 
 def gmp(
@@ -14,6 +14,7 @@ def gmp(
     end: int,
     period: int = 100,
     initial_sparsity: Number = 0.0,
+    schedule: Ramp = schedules.cubic,
     score: Score = scores.magnitude,
     distribution: Distribution = distributions.uniform,
     structure: Structure | None = None,
@@ -24,7 +25,11 @@ def gmp(
 
     Every `period` steps the sparsity rises along s(t) = s_f + (s_i - s_f)(1 - (t - t_0)/(t_1 -
     t_0))³ and the weights of the lowest score go; they never come back. Zhu & Gupta 2017, arXiv
-    1710.01878; Gale et al. 2019, arXiv 1902.09574.
+    1710.01878; Gale et al. 2019, arXiv 1902.09574. Where another schedule lets the sparsity fall,
+    as `cyclic` does (Srinivas et al. 2022, arXiv 2202.01290), weights come back at 0.
+
+    Needs:
+      Nothing beyond the weights, unless the score does.
 
     Args:
       sparsity: The final sparsity, reached exactly at `end`; from 0 to 1; may be traced.
@@ -32,6 +37,8 @@ def gmp(
       end: The step of the last.
       period: Steps between two prunings.
       initial_sparsity: The sparsity at `begin`.
+      schedule: How the sparsity rises: `cubic`, `linear`, `exponential`, `cyclic` with its number
+        of cycles bound, or any function `(begin, end, final, initial) -> (step -> sparsity)`.
       score: `(params, grads, key) -> scores`.
       distribution: Shares the budget among the layers.
       structure: What competes with what; None for unstructured.
@@ -59,7 +66,7 @@ def gmp(
     rounding.check_fraction("sparsity", sparsity)
     rounding.check_fraction("initial_sparsity", initial_sparsity)
     rule = transforms.prune(
-        schedules.cubic(begin, end, sparsity, initial_sparsity),
+        schedule(begin, end, sparsity, initial_sparsity),
         score=score,
         when=schedules.every(period, begin, end),
         distribution=distribution,

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 import sparsejax
+from tests.algorithms.oracle import quick_jit
 
 
 def problem(steps, shape=(6, 8), seed=0):
@@ -24,7 +25,7 @@ def train(tx, weights, targets):
     params = {"w": jnp.asarray(weights)}
     state = tx.init(params)
 
-    @jax.jit
+    @quick_jit
     def step(params, state, target):
         def loss(p):
             return jnp.sum((sparsejax.forward_params(p, state)["w"] - target) ** 2) / 2
