@@ -11,6 +11,7 @@ from sparsejax.algorithms.dsr import dsr
 from sparsejax.algorithms.gmp import gmp
 from sparsejax.algorithms.magnitude_pruning import magnitude_pruning
 from sparsejax.algorithms.movement import movement, soft_movement
+from sparsejax.algorithms.obd import obd
 from sparsejax.algorithms.rigl import rigl
 from sparsejax.algorithms.set import set_
 from sparsejax.algorithms.snfs import snfs
@@ -18,6 +19,7 @@ from sparsejax.algorithms.snip import snip
 from sparsejax.algorithms.sr_ste import sr_ste
 from sparsejax.algorithms.static import static
 from sparsejax.algorithms.straight_through import ste_magnitude, ste_random
+from sparsejax.algorithms.taylor import taylor
 from sparsejax.algorithms.top_kast import top_kast
 from sparsejax.coupling.groups import Coupling, Fixed, Group, Member, coupled_groups
 from sparsejax.coupling.units import prune_units, unit_masks, unit_scores
@@ -133,6 +135,7 @@ __all__ = [
     "nearness",
     "neurons",
     "nm",
+    "obd",
     "once",
     "overlap",
     "prunable_with_biases",
@@ -157,6 +160,7 @@ __all__ = [
     "ste_magnitude",
     "ste_random",
     "straight_through",
+    "taylor",
     "top_k_mask",
     "top_kast",
     "uniform",

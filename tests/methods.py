@@ -125,6 +125,15 @@ METHODS = {
         _in_cycles,
         variant=True,
     ),
+    "taylor": Method(
+        lambda **o: sparsejax.taylor(
+            SPARSITY, begin=1, end=4, period=2, schedule=sparsejax.cubic, **o
+        ),
+        _gradual,
+    ),
+    "obd": Method(
+        lambda **o: sparsejax.obd(SPARSITY, begin=1, end=4, period=2, **o), _gradual, variant=True
+    ),
     "set": Method(
         lambda **o: sparsejax.set_(SPARSITY, period=2, drop_fraction=0.5, **o),
         _constant,
