@@ -21,6 +21,7 @@ from sparsejax.algorithms.static import static
 from sparsejax.algorithms.straight_through import ste_magnitude, ste_random
 from sparsejax.algorithms.taylor import taylor
 from sparsejax.algorithms.top_kast import top_kast
+from sparsejax.algorithms.woodfisher import woodfisher
 from sparsejax.coupling.groups import Coupling, Fixed, Group, Member, coupled_groups
 from sparsejax.coupling.units import prune_units, unit_masks, unit_scores
 from sparsejax.dense_rules import BehindState, DenseRule, behind
@@ -168,4 +169,5 @@ __all__ = [
     "unit_scores",
     "unstructured",
     "wanda",
+    "woodfisher",
 ]

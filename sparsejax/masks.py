@@ -178,8 +178,8 @@ def forward_params(params: Params, opt_state: Any) -> Params:
     """Returns what the forward pass must use for the method in the state.
 
     Under `sparsify` these are the parameters themselves, already 0 off the mask. Methods whose
-    stored weights stay dense (`optax.chain(optimizer, rule)`) get `straight_through(params,
-    masks)`.
+    stored weights stay dense (`optax.chain(optimizer, rule)` and `behind(optimizer, rule)`) get
+    `straight_through(params, masks)`.
 
     Args:
       params: The parameters, as stored.
@@ -222,30 +222,31 @@ def counts(params: Params, masks: Masks) -> dict[str, Kept]:
     return result
 
 
-def spread(masks: Masks, params: Params) -> Masks:
+def spread(masks: Masks, params: Params, hole: bool | float = True) -> Masks:
     """Returns the masks in exactly the structure of the parameters.
 
     A leaf that stands for a subtree is repeated; where a wrapper left a hole, nothing is masked.
+    `hole` is what stands there in trees of something else.
 
     >>> masks = spread({"a": jnp.array(True)}, {"a": {"w": jnp.ones(2), "b": jnp.ones(1)}})
     >>> sorted(masks["a"])
     ['b', 'w']
     """
-    return jax.tree.map(lambda m, p: jax.tree.map(lambda _: m, p), _fill_holes(masks), params)
+    return jax.tree.map(lambda m, p: jax.tree.map(lambda _: m, p), _fill_holes(masks, hole), params)
 
 
 def _is_hole(x: Any) -> bool:
     return isinstance(x, optax.MaskedNode)
 
 
-def _fill_holes(masks: Masks) -> Masks:
+def _fill_holes(masks: Masks, hole: bool | float) -> Masks:
     return jax.tree.map(
-        lambda m: jnp.array(True) if _is_hole(m) else jnp.asarray(m), masks, is_leaf=_is_hole
+        lambda m: jnp.array(hole) if _is_hole(m) else jnp.asarray(m), masks, is_leaf=_is_hole
     )
 
 
-def put_together(trees: Sequence[Masks]) -> Masks:
-    """Returns one mask tree of several that each know some of the parameters.
+def put_together(trees: Sequence[Masks], hole: bool | float = True) -> Masks:
+    """Returns one mask tree of several that each know some of the parameters, `hole` elsewhere.
 
     Raises:
       ValueError: if two hold a mask of one parameter.
@@ -255,20 +256,20 @@ def put_together(trees: Sequence[Masks]) -> Masks:
     >>> jax.tree.map(bool, put_together(trees))
     {'a': False, 'b': True}
     """
-    return _put_together((), *trees)
+    return _put_together((), hole, *trees)
 
 
-def _put_together(path: tuple[Any, ...], *masks: Any) -> Masks:
+def _put_together(path: tuple[Any, ...], hole: bool | float, *masks: Any) -> Masks:
     """A hole in one tree may stand for a whole subtree of another."""
     known = [m for m in masks if not _is_hole(m)]
     if not known:
-        return jnp.array(True)
+        return jnp.array(hole)
     if len(known) == 1:
-        return _fill_holes(known[0])
+        return _fill_holes(known[0], hole)
     if jax.tree_util.all_leaves(known[:1]):
         raise ValueError(f"two rules hold a mask of the parameter {path_name(path)!r}")
     return jax.tree_util.tree_map_with_path(
-        lambda key, *below: _put_together((*path, *key), *below),
+        lambda key, *below: _put_together((*path, *key), hole, *below),
         *known,
         is_leaf=lambda x: x is not known[0],
     )

@@ -301,7 +301,8 @@ def sparsify(
     the mask, and its update of a pruned weight becomes `-p`: after `optax.apply_updates` that
     weight is exactly 0. A weight that comes onto the mask starts at 0, its optimizer slots as
     `inner.init` makes them. State that has no entry per weight (the row and column sums of factored
-    second moments, step counters, global norms) is left as it is.
+    second moments, step counters, global norms) is left as it is. A rule that has a field `shift`
+    in its state moves the weights that stay by it, before the optimizer's step.
 
     Start with `params = apply_masks(params, get_masks(opt_state))`.
 
@@ -348,8 +349,11 @@ def sparsify(
         _, mask_state = rule.update(updates, state.mask_state, params, **extra)
         masks = masks_of(mask_state, params)
         stays = mask_trees.spread(_stays(state.mask_state, mask_state), params)
+        shifts = mask_trees.find_in_state(mask_state, "shift")
+        shift = mask_trees.spread(mask_trees.put_together(shifts, 0.0), params, 0.0)
         # Regrown weights start at 0, so the parameters are cut to what was and stays on the mask.
-        start = mask_trees.apply_masks(params, stays)
+        shifted = optax.apply_updates(params, shift) if shifts else params
+        start = mask_trees.apply_masks(shifted, stays)
         inner_state = reset_slots(inner, state.inner_state, start, stays)
 
         def step(inner_state: Any) -> tuple[Params, Any]:
@@ -366,6 +370,8 @@ def sparsify(
             steps, inner_state = jax.lax.cond(moved, no_step, step, inner_state)
         else:
             steps, inner_state = step(inner_state)
+        if shifts:
+            steps = jax.tree.map(lambda u, by: u + by.astype(u.dtype), steps, shift)
 
         def total(u: jax.Array, p: jax.Array, mask: jax.Array, stay: jax.Array) -> jax.Array:
             return jnp.where(stay, u, jnp.where(mask, u - p, -p))

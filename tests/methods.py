@@ -134,6 +134,12 @@ METHODS = {
     "obd": Method(
         lambda **o: sparsejax.obd(SPARSITY, begin=1, end=4, period=2, **o), _gradual, variant=True
     ),
+    "woodfisher": Method(
+        lambda **o: sparsejax.woodfisher(
+            SPARSITY, begin=1, end=4, period=2, samples=2, block=5, damping=0.1, **o
+        ),
+        _gradual,
+    ),
     "set": Method(
         lambda **o: sparsejax.set_(SPARSITY, period=2, drop_fraction=0.5, **o),
         _constant,
