@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
@@ -27,8 +26,17 @@ from experiments import at_initialization, data, models
 from experiments import reparameterization as reparameterizations
 from experiments.config import check_limits
 from experiments.errors import UserError
-from sparsejax import algorithms, diagonals, distributions, masks, schedules, scores, structures
-from sparsejax.algorithms import straight_through
+from sparsejax import (
+    algorithms,
+    diagonals,
+    distributions,
+    masks,
+    penalties,
+    schedules,
+    scores,
+    structures,
+)
+from sparsejax.algorithms import soft_threshold, straight_through
 from sparsejax.dense_rules import DenseRule
 from sparsejax.reparameterization import Reparameterization
 from sparsejax.typing import Structure, When
@@ -99,11 +107,16 @@ TRANSFORM = Role(
 )
 # The weights of these stay dense behind the masks: they follow the optimizer in a chain, or act on
 # both sides of it.
-_CHAINED = _functions(straight_through, optax.GradientTransformationExtraArgs)
+_CHAINED = [
+    name
+    for module in (straight_through, soft_threshold)
+    for name in _functions(module, optax.GradientTransformationExtraArgs)
+]
 _BEHIND = _functions(sparsejax, DenseRule)
 _AMOUNT = Role(_functions(optax, optax.Schedule) | _functions(schedules, optax.Schedule))
 _STRUCTURE = Role(_functions(structures, Structure) | _functions(diagonals, Structure))
 _DISTRIBUTION = Role(_with_first("leaves", _functions(distributions)), called=False, given=2)
+PENALTY = Role(_functions(penalties, optax.GradientTransformation))
 # The arguments that are objects, by their name.
 ARGUMENTS = {
     "backward_sparsity": _AMOUNT,
@@ -116,6 +129,7 @@ ARGUMENTS = {
         called=False,
         given=2,
     ),
+    "schedule": Role(_with_first("begin", _functions(schedules)), called=False, given=4),
     "score": Role(_with_first("params", _functions(scores)), called=False, given=3),
     "score_optimizer": OPTIMIZER,
     "sparsity": _AMOUNT,
@@ -252,11 +266,17 @@ def optimizer(
       >>> optimizer(default())
       GradientTransformationExtraArgs(...)
     """
-    inner = make(config.optimizer, OPTIMIZER, "config.optimizer")
+    spec, penalty = config.optimizer, None
+    if not isinstance(spec, str) and "penalty" in spec:
+        penalty = make(spec.penalty, PENALTY, "config.optimizer.penalty")
+        spec = ConfigDict({key: value for key, value in spec.items() if key != "penalty"})
+    inner = make(spec, OPTIMIZER, "config.optimizer")
     if _is_there(config.weight_decay):
         inner = optax.chain(optax.add_decayed_weights(config.weight_decay), inner)
     if _is_there(config.l1):
-        inner = optax.chain(_add_signs(config.l1), inner)
+        inner = optax.chain(sparsejax.l1(config.l1, prunable=lambda path, leaf: True), inner)
+    if penalty is not None:
+        inner = optax.chain(penalty, inner)
     if config.rule is None:
         return optax.with_extra_args_support(inner)
     others = reparameterizations.rules()
@@ -308,15 +328,6 @@ def reparameterization(config: ConfigDict) -> Reparameterization | None:
 def _is_there(coefficient: float | jax.Array) -> bool:
     """Whether a term is to be added; a traced coefficient is not asked whether it is 0."""
     return isinstance(coefficient, jax.Array) or bool(coefficient)
-
-
-def _add_signs(coefficient: float | jax.Array) -> optax.GradientTransformation:
-    """Adds the gradient of the L1 term."""
-    return optax.stateless(
-        lambda updates, params: jax.tree.map(
-            lambda g, p: g + coefficient * jnp.sign(p), updates, params
-        )
-    )
 
 
 def name_of(spec: ConfigDict | str) -> Any:

@@ -32,7 +32,8 @@ def default() -> ConfigDict:
     config.data = ConfigDict({"name": "digits"})
     # A model of `experiments.models`.
     config.model = ConfigDict({"name": "lenet300"})
-    # An optimizer of `optax`; its learning rate is a number or a schedule of `optax`.
+    # An optimizer of `optax`; its learning rate is a number or a schedule of `optax`. A `penalty`
+    # among its arguments is a term of `sparsejax.penalties` that is added to the gradient.
     config.optimizer = ConfigDict({"name": "adam", "learning_rate": 1e-3})
     # Coefficient of the L2 term whose gradient is added to that of the loss (not decoupled).
     config.weight_decay = 0.0
@@ -69,7 +70,10 @@ LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "batches": (lambda value: value >= 1, "at least 1"),
     "batch_size": (lambda value: value >= 1, "at least 1"),
     "begin": (lambda value: value >= 0, "at least 0"),
+    "block": (lambda value: value >= 1, "at least 1"),
     "classes": (lambda value: value >= 2, "at least 2"),
+    "coefficient": (lambda value: value >= 0, "at least 0"),
+    "cycles": (lambda value: value >= 1, "at least 1"),
     "decay": (lambda value: value >= 0, "at least 0"),
     "decay_steps": (lambda value: value >= 1, "at least 1"),
     "dropout": (lambda value: 0 <= value < 1, "in [0, 1)"),
@@ -84,6 +88,8 @@ LIMITS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "momentum": (lambda value: 0 <= value < 1, "in [0, 1)"),
     "penalty": (lambda value: value >= 0, "at least 0"),
     "period": (lambda value: value >= 1, "at least 1"),
+    "radius": (lambda value: value >= 0, "at least 0"),
+    "samples": (lambda value: value >= 1, "at least 1"),
     "seed": (lambda value: 0 <= value < 2**32, "in [0, 2**32)"),
     "sparsity": (lambda value: 0 <= value < 1, "in [0, 1)"),
     "steps_per_dispatch": (lambda value: value >= 1, "at least 1"),

@@ -16,6 +16,7 @@ from sparsejax.algorithms.rigl import rigl
 from sparsejax.algorithms.set import set_
 from sparsejax.algorithms.snfs import snfs
 from sparsejax.algorithms.snip import snip
+from sparsejax.algorithms.soft_threshold import soft_threshold
 from sparsejax.algorithms.sr_ste import sr_ste
 from sparsejax.algorithms.static import static
 from sparsejax.algorithms.straight_through import ste_magnitude, ste_random
@@ -44,6 +45,7 @@ from sparsejax.overlap import Overlap, overlap
 from sparsejax.post_training.calibration import Inputs, Layer, calibrate, find_layers
 from sparsejax.post_training.dsnot import dsnot
 from sparsejax.post_training.magnitude import magnitude_masks
+from sparsejax.penalties import group_lasso, l1
 from sparsejax.post_training.sensitivity import Sensitivity, sensitivity
 from sparsejax.post_training.sparsegpt import Pruned, sparsegpt
 from sparsejax.post_training.wanda import wanda
@@ -122,7 +124,9 @@ __all__ = [
     "global_",
     "gmp",
     "gradient",
+    "group_lasso",
     "grow_connections",
+    "l1",
     "linear",
     "living_units",
     "look_through",
@@ -155,6 +159,7 @@ __all__ = [
     "snip",
     "soft_movement",
     "sparsegpt",
+    "soft_threshold",
     "sparsify",
     "sr_ste",
     "static",

@@ -191,4 +191,13 @@ METHODS = {
         straight_through=True,
         variant=True,
     ),
+    "soft_threshold": Method(
+        lambda **o: sparsejax.soft_threshold(
+            0.5, learning_rate=0.1, **{k: v for k, v in o.items() if k != "distribution"}
+        ),
+        None,
+        structured=False,  # channels and blocks alone make groups
+        straight_through=True,
+        variant=True,
+    ),
 }
