@@ -240,8 +240,22 @@ def train_step(
         total = loss if method is None else loss + method.penalty(params, state.step)
         return total, (loss, logits, batch_stats)
 
+    def grad_fn(params: Any) -> Any:
+        """The gradient at any dense parameters, for optimizers that look around."""
+
+        def loss_at(params: Any) -> jax.Array:
+            used = {"params": params, "batch_stats": state.batch_stats}
+            logits, _ = training_pass(
+                experiment.model, experiment.dataset, experiment.seed, used, batch, state.step
+            )
+            return mean_loss(logits, batch.labels)
+
+        return jax.grad(loss_at)(params)
+
     grads, (loss, logits, batch_stats) = jax.grad(loss_fn, has_aux=True)(state.params)
-    updates, opt_state = experiment.optimizer.update(grads, state.opt_state, state.params)
+    updates, opt_state = experiment.optimizer.update(
+        grads, state.opt_state, state.params, grad_fn=grad_fn
+    )
     params = optax.apply_updates(state.params, updates)
     state = TrainState(state.step + 1, params, batch_stats, opt_state, state.evaluated_masks)
     return state, {"loss": loss, "correct": jnp.sum(logits.argmax(-1) == batch.labels)}

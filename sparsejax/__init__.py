@@ -7,6 +7,7 @@ gradient transformation that trains `inner` on the support of those masks.
 
 from sparsejax import at_initialization, reparameterization
 from sparsejax.algorithms.acdc import acdc
+from sparsejax.algorithms.cram import cram
 from sparsejax.algorithms.dsr import dsr
 from sparsejax.algorithms.gmp import gmp
 from sparsejax.algorithms.magnitude_pruning import magnitude_pruning
@@ -103,6 +104,7 @@ __all__ = [
     "constant_fan_in",
     "counts",
     "coupled_groups",
+    "cram",
     "cubic",
     "custom",
     "cyclic",

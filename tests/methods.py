@@ -200,4 +200,5 @@ METHODS = {
         straight_through=True,
         variant=True,
     ),
+    "cram": Method(lambda **o: sparsejax.cram(SPARSITY, **o), _constant, straight_through=True),
 }

@@ -71,7 +71,14 @@ class Run:
                 masks = sparsejax.get_masks(opt_state)
                 grads = jax.tree.map(_poison, grads, masks)
             updates, opt_state = tx.update(
-                grads, opt_state, params, value=value, grad=grads, value_fn=loss_of, obj_fn=loss_of
+                grads,
+                opt_state,
+                params,
+                value=value,
+                grad=grads,
+                value_fn=loss_of,
+                obj_fn=loss_of,
+                grad_fn=jax.grad(loss_of),
             )
             return optax.apply_updates(params, updates), opt_state
 
