@@ -11,6 +11,7 @@ from sparsejax.algorithms.cram import cram
 from sparsejax.algorithms.dsr import dsr
 from sparsejax.algorithms.gmp import gmp
 from sparsejax.algorithms.magnitude_pruning import magnitude_pruning
+from sparsejax.algorithms.mest import mest
 from sparsejax.algorithms.movement import movement, soft_movement
 from sparsejax.algorithms.obd import obd
 from sparsejax.algorithms.rigl import rigl
@@ -57,6 +58,7 @@ from sparsejax.selection import top_k_mask
 from sparsejax.structures import block, by_path, channel, constant_fan_in, nm, unstructured
 from sparsejax.surgery import Smaller, living_units, remove_units
 from sparsejax.topology import (
+    add_connections,
     drop_connections,
     grow_connections,
     masks_from_scores,
@@ -91,6 +93,7 @@ __all__ = [
     "Smaller",
     "SparsifyState",
     "acdc",
+    "add_connections",
     "apply_masks",
     "at_initialization",
     "banded",
@@ -137,6 +140,7 @@ __all__ = [
     "magnitude_pruning",
     "mask_rule",
     "masks_from_scores",
+    "mest",
     "move_connections",
     "movement",
     "nearness",

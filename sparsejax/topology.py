@@ -282,6 +282,44 @@ def grow_connections(
     return jax.tree_util.tree_map_with_path(grow, stays, scores, numbers)
 
 
+def add_connections(
+    masks: Masks,
+    scores: Params,
+    fraction: Number,
+    *,
+    structure: Structure | None = None,
+) -> Masks:
+    """Grows a fraction of the kept entries of each row on top of them, as far as there is room.
+
+    Args:
+      masks: The mask tree; leaves that are scalars stay.
+      scores: A pytree of arrays with the shapes of the parameters; the highest come.
+      fraction: From 0 to 1, of what is kept, rounded half to even for each row of the structure;
+        may be traced.
+      structure: The structure that the masks were made with; None for unstructured.
+
+    Returns:
+      A mask tree with the shapes of `masks`.
+
+    >>> masks = {"w": jnp.array([True, True, False, False])}
+    >>> add_connections(masks, {"w": jnp.array([0.0, 0.0, 1.0, 2.0])}, 0.5)["w"].tolist()
+    [True, True, False, True]
+    """
+    structure = structures.unstructured() if structure is None else structure
+    rounding.check_fraction("fraction", fraction)
+
+    def add(mask: jax.Array, score: jax.Array) -> jax.Array:
+        if not mask.ndim or not score.size:
+            return mask
+        grouped = structure.group(mask).astype(bool)
+        axes = structure.axes(grouped.ndim)
+        number = rounding.portion(selection.count(grouped, axes), fraction)
+        grown = selection.top_k_mask(structure.group(score), number, axes=axes, first=~grouped)
+        return structure.expand(grouped | grown, score.shape)
+
+    return jax.tree.map(add, masks, scores)
+
+
 def check_redistribution(
     redistribution: Redistribution | None, structure: Structure | None
 ) -> None:

@@ -77,6 +77,11 @@ def _in_turn(updates: int) -> Fraction:
     return Fraction(3, 4) if updates in (1, 2) or updates > 5 else Fraction(0)
 
 
+def _soft(updates: int) -> Fraction:
+    # The first update of the masks is the third, at step 2; from there on twice as many are there.
+    return Fraction(3, 4) if updates < 3 else Fraction(1, 2)
+
+
 METHODS = {
     "static": Method(lambda **o: sparsejax.static(SPARSITY, **o), _constant),
     "magnitude_pruning": Method(
@@ -163,6 +168,16 @@ METHODS = {
         moves=True,
         structured=False,
         redistributes=True,
+    ),
+    "mest": Method(
+        lambda **o: sparsejax.mest(SPARSITY, period=2, drop_fraction=0.5, **o),
+        _constant,
+        moves=True,
+    ),
+    "mest with a soft bound": Method(
+        lambda **o: sparsejax.mest(SPARSITY, period=2, drop_fraction=1.0, soft=True, **o),
+        _soft,
+        variant=True,
     ),
     "snip": Method(lambda **o: sparsejax.snip(SPARSITY, **o), _after_first),
     "acdc": Method(
