@@ -10,6 +10,7 @@ from sparsejax.algorithms.acdc import acdc
 from sparsejax.algorithms.cram import cram
 from sparsejax.algorithms.dsr import dsr
 from sparsejax.algorithms.gmp import gmp
+from sparsejax.algorithms.itop import rigl_itop, set_itop
 from sparsejax.algorithms.magnitude_pruning import magnitude_pruning
 from sparsejax.algorithms.mest import mest
 from sparsejax.algorithms.movement import movement, soft_movement
@@ -158,9 +159,11 @@ __all__ = [
     "remove_units",
     "reparameterization",
     "rigl",
+    "rigl_itop",
     "saliency",
     "sensitivity",
     "set_",
+    "set_itop",
     "snfs",
     "snip",
     "soft_movement",

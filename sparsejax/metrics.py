@@ -15,7 +15,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, jaxprs_in_params
 from jax.extend.core import Literal as JaxprLiteral
 
-from sparsejax.masks import counts, path_name, spread
+from sparsejax.masks import counts, find_in_state, path_name, put_together, spread
 from sparsejax.typing import Masks, Params
 
 
@@ -64,6 +64,35 @@ def churn(params: Params, before: Masks, after: Masks) -> float:
     either = counts(params, jax.tree.map(jnp.logical_or, before, after)).values()
     total = sum(n.kept for n in either)
     return sum(n.kept for n in changed) / total if total else 0.0
+
+
+def explored(params: Params, opt_state: Any) -> float:
+    """Gives R_s, the share of the connections that have been on the masks at any time so far.
+
+    Args:
+      params: The parameters, arrays or `jax.ShapeDtypeStruct`s of any shapes.
+      opt_state: The state of a transformation with `record_explored`, as in `rigl_itop`.
+
+    Returns:
+      Connections that were ever there / entries of all masked leaves together. Liu et al. 2021,
+      arXiv 2102.02887.
+
+    Raises:
+      ValueError: If no rule in the state records it.
+
+    Example:
+      >>> import jax.numpy as jnp, sparsejax
+      >>> rule = sparsejax.record_explored(sparsejax.static(0.75))
+      >>> params = {'kernel': jnp.ones((4, 4)), 'bias': jnp.ones(4)}
+      >>> explored(params, rule.init(params))
+      0.25
+    """
+    recorded = find_in_state(opt_state, "explored")
+    if not recorded:
+        raise ValueError("no rule in this state records what it explores; see record_explored")
+    ever = counts(params, spread(put_together(recorded), params)).values()
+    total = sum(n.total for n in ever)
+    return sum(n.kept for n in ever) / total if total else 1.0
 
 
 class Flops(NamedTuple):

@@ -179,6 +179,12 @@ METHODS = {
         _soft,
         variant=True,
     ),
+    "rigl_itop": Method(
+        lambda **o: sparsejax.rigl_itop(SPARSITY, period=2, **o), _constant, variant=True
+    ),
+    "set_itop": Method(
+        lambda **o: sparsejax.set_itop(SPARSITY, period=2, **o), _constant, variant=True
+    ),
     "snip": Method(lambda **o: sparsejax.snip(SPARSITY, **o), _after_first),
     "acdc": Method(
         lambda **o: sparsejax.acdc(SPARSITY, begin=0, end=5, period=2, **o), _in_turn, moves=True
