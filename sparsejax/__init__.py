@@ -10,6 +10,7 @@ from sparsejax.algorithms.acdc import acdc
 from sparsejax.algorithms.cram import cram
 from sparsejax.algorithms.dsr import dsr
 from sparsejax.algorithms.gmp import gmp
+from sparsejax.algorithms.granet import granet
 from sparsejax.algorithms.itop import rigl_itop, set_itop
 from sparsejax.algorithms.magnitude_pruning import magnitude_pruning
 from sparsejax.algorithms.mest import mest
@@ -131,6 +132,7 @@ __all__ = [
     "gmp",
     "gradient",
     "group_lasso",
+    "granet",
     "grow_connections",
     "l1",
     "linear",

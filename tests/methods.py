@@ -185,6 +185,13 @@ METHODS = {
     "set_itop": Method(
         lambda **o: sparsejax.set_itop(SPARSITY, period=2, **o), _constant, variant=True
     ),
+    "granet": Method(
+        lambda **o: sparsejax.granet(
+            SPARSITY, begin=1, end=4, period=2, drop_fraction=0.5, regrow_end=9, **o
+        ),
+        _gradual,
+        moves=True,
+    ),
     "snip": Method(lambda **o: sparsejax.snip(SPARSITY, **o), _after_first),
     "acdc": Method(
         lambda **o: sparsejax.acdc(SPARSITY, begin=0, end=5, period=2, **o), _in_turn, moves=True
