@@ -22,6 +22,7 @@ from sparsejax.algorithms.snfs import snfs
 from sparsejax.algorithms.snip import snip
 from sparsejax.algorithms.soft_threshold import soft_threshold
 from sparsejax.algorithms.sr_ste import sr_ste
+from sparsejax.algorithms.srigl import srigl
 from sparsejax.algorithms.static import static
 from sparsejax.algorithms.straight_through import ste_magnitude, ste_random
 from sparsejax.algorithms.taylor import taylor
@@ -173,6 +174,7 @@ __all__ = [
     "soft_threshold",
     "sparsify",
     "sr_ste",
+    "srigl",
     "static",
     "ste_magnitude",
     "ste_random",

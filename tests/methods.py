@@ -192,6 +192,12 @@ METHODS = {
         _gradual,
         moves=True,
     ),
+    "srigl": Method(
+        lambda **o: sparsejax.srigl(SPARSITY, period=2, drop_fraction=0.5, **o),
+        None,
+        moves=True,
+        structured=False,
+    ),
     "snip": Method(lambda **o: sparsejax.snip(SPARSITY, **o), _after_first),
     "acdc": Method(
         lambda **o: sparsejax.acdc(SPARSITY, begin=0, end=5, period=2, **o), _in_turn, moves=True
