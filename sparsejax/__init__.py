@@ -8,6 +8,7 @@ gradient transformation that trains `inner` on the support of those masks.
 from sparsejax import at_initialization, reparameterization
 from sparsejax.algorithms.acdc import acdc
 from sparsejax.algorithms.cram import cram
+from sparsejax.algorithms.deep_r import deep_r
 from sparsejax.algorithms.dsr import dsr
 from sparsejax.algorithms.gmp import gmp
 from sparsejax.algorithms.granet import granet
@@ -114,6 +115,7 @@ __all__ = [
     "cubic",
     "custom",
     "cyclic",
+    "deep_r",
     "default_prunable",
     "dense_masks",
     "diagonal",

@@ -297,9 +297,10 @@ def sparsify(
 ) -> optax.GradientTransformationExtraArgs:
     """Trains any optax optimizer on the support of a rule's masks.
 
-    The rule sees the dense gradients. The optimizer sees gradients and parameters that are 0 off
-    the mask, and its update of a pruned weight becomes `-p`: after `optax.apply_updates` that
-    weight is exactly 0. A weight that comes onto the mask starts at 0, its optimizer slots as
+    The rule sees the dense gradients. The optimizer sees what the rule passes on, the gradients
+    themselves but for a rule that says otherwise (`deep_r`), and the parameters, both 0 off the
+    mask. Its update of a pruned weight becomes `-p`: after `optax.apply_updates` that weight is
+    exactly 0. A weight that comes onto the mask starts at 0, its optimizer slots as
     `inner.init` makes them. State that has no entry per weight (the row and column sums of factored
     second moments, step counters, global norms) is left as it is. A rule that has a field `shift`
     in its state moves the weights that stay by it, before the optimizer's step.
@@ -346,7 +347,7 @@ def sparsify(
     ) -> tuple[Params, SparsifyState]:
         if params is None:
             raise ValueError("sparsify needs the parameters: call update(grads, state, params)")
-        _, mask_state = rule.update(updates, state.mask_state, params, **extra)
+        passed, mask_state = rule.update(updates, state.mask_state, params, **extra)
         masks = masks_of(mask_state, params)
         stays = mask_trees.spread(_stays(state.mask_state, mask_state), params)
         shifts = mask_trees.find_in_state(mask_state, "shift")
@@ -357,7 +358,7 @@ def sparsify(
         inner_state = reset_slots(inner, state.inner_state, start, stays)
 
         def step(inner_state: Any) -> tuple[Params, Any]:
-            on_mask = mask_trees.apply_masks(updates, masks)
+            on_mask = mask_trees.apply_masks(passed, masks)
             return inner.update(on_mask, inner_state, start, **extra)
 
         def no_step(inner_state: Any) -> tuple[Params, Any]:

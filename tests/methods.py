@@ -198,6 +198,10 @@ METHODS = {
         moves=True,
         structured=False,
     ),
+    "deep_r": Method(
+        lambda **o: sparsejax.deep_r(SPARSITY, learning_rate=0.1, l1=1.0, temperature=0.01, **o),
+        _constant,
+    ),
     "snip": Method(lambda **o: sparsejax.snip(SPARSITY, **o), _after_first),
     "acdc": Method(
         lambda **o: sparsejax.acdc(SPARSITY, begin=0, end=5, period=2, **o), _in_turn, moves=True
