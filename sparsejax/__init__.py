@@ -8,6 +8,7 @@ gradient transformation that trains `inner` on the support of those masks.
 from sparsejax import at_initialization, reparameterization
 from sparsejax.algorithms.acdc import acdc
 from sparsejax.algorithms.cram import cram
+from sparsejax.algorithms.cht import cht
 from sparsejax.algorithms.deep_r import deep_r
 from sparsejax.algorithms.dsr import dsr
 from sparsejax.algorithms.gmp import gmp
@@ -108,6 +109,7 @@ __all__ = [
     "by_survivors",
     "calibrate",
     "channel",
+    "cht",
     "constant_fan_in",
     "counts",
     "coupled_groups",

@@ -202,6 +202,12 @@ METHODS = {
         lambda **o: sparsejax.deep_r(SPARSITY, learning_rate=0.1, l1=1.0, temperature=0.01, **o),
         _constant,
     ),
+    "cht": Method(
+        lambda **o: sparsejax.cht(SPARSITY, period=2, drop_fraction=0.5, **o),
+        _constant,
+        moves=True,
+        structured=False,
+    ),
     "snip": Method(lambda **o: sparsejax.snip(SPARSITY, **o), _after_first),
     "acdc": Method(
         lambda **o: sparsejax.acdc(SPARSITY, begin=0, end=5, period=2, **o), _in_turn, moves=True
