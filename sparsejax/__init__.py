@@ -7,8 +7,8 @@ gradient transformation that trains `inner` on the support of those masks.
 
 from sparsejax import at_initialization, reparameterization
 from sparsejax.algorithms.acdc import acdc
-from sparsejax.algorithms.cram import cram
 from sparsejax.algorithms.cht import cht
+from sparsejax.algorithms.cram import cram
 from sparsejax.algorithms.deep_r import deep_r
 from sparsejax.algorithms.dsr import dsr
 from sparsejax.algorithms.gmp import gmp
@@ -49,10 +49,10 @@ from sparsejax.masks import (
 from sparsejax.neurons import Neurons, neurons
 from sparsejax.observers import look_through, record_explored
 from sparsejax.overlap import Overlap, overlap
+from sparsejax.penalties import group_lasso, l1
 from sparsejax.post_training.calibration import Inputs, Layer, calibrate, find_layers
 from sparsejax.post_training.dsnot import dsnot
 from sparsejax.post_training.magnitude import magnitude_masks
-from sparsejax.penalties import group_lasso, l1
 from sparsejax.post_training.sensitivity import Sensitivity, sensitivity
 from sparsejax.post_training.sparsegpt import Pruned, sparsegpt
 from sparsejax.post_training.wanda import wanda
@@ -128,16 +128,16 @@ __all__ = [
     "er",
     "erk",
     "every",
-    "find_layers",
     "exponential",
+    "find_layers",
     "fixed",
     "forward_params",
     "get_masks",
     "global_",
     "gmp",
     "gradient",
-    "group_lasso",
     "granet",
+    "group_lasso",
     "grow_connections",
     "l1",
     "linear",
@@ -174,8 +174,8 @@ __all__ = [
     "snfs",
     "snip",
     "soft_movement",
-    "sparsegpt",
     "soft_threshold",
+    "sparsegpt",
     "sparsify",
     "sr_ste",
     "srigl",
