@@ -7,8 +7,11 @@ import re
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 import sparsejax
+from experiments import methods
+from experiments.errors import UserError
 
 README = pathlib.Path(__file__).parent.parent / "README.md"
 
@@ -45,9 +48,19 @@ def test_a_rule_of_ones_own():
     assert sparsejax.get_masks(state)["w"].tolist() == [[False, True], [True, False]]
 
 
-def test_every_method_is_in_the_table():
+def test_the_table_of_methods_is_that_of_the_docstrings():
     text = README.read_text()
-    for name in sparsejax.__all__:
-        module = getattr(getattr(sparsejax, name), "__module__", "")
-        if module.startswith("sparsejax.algorithms."):
-            assert f"`{name}`" in text
+    assert methods.replaced(text) == text, "run: python -m experiments.methods README.md"
+    listed = {method.name.rpartition(".")[2] for method in methods.methods()}
+    public = {
+        name
+        for name in sparsejax.__all__
+        if getattr(getattr(sparsejax, name), "__module__", "").startswith("sparsejax.algorithms.")
+    }
+    assert public <= listed
+    assert {"grasp", "l0", "sparsegpt"} <= listed
+
+
+def test_a_table_without_marks_is_refused():
+    with pytest.raises(UserError, match="marks"):
+        methods.replaced("# A text")

@@ -27,6 +27,9 @@ def acdc(
     number of kept weights is a function of the step. Peste et al. 2021, arXiv 2106.12379, whose
     ResNet-50 warms up for 10 of 100 epochs, alternates every 5 and is compressed from the 85th on.
 
+    Family:
+      Dense to sparse.
+
     Needs:
       Nothing beyond the weights; the gradient is dense in the dense phases.
 

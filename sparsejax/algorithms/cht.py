@@ -33,6 +33,9 @@ def cht(
     A layer of n inputs and m outputs takes about n² m² multiply-adds an update. A kernel of more
     than two dimensions is one graph of its outputs and all entries that lead to them.
 
+    Family:
+      Sparse to sparse.
+
     Needs:
       Nothing beyond the weights.
 

@@ -29,6 +29,9 @@ def cram(
     et al. 2022, arXiv 2207.14200. The masks are those of T_k(θ), the pruned network that results;
     `params` themselves are the dense one.
 
+    Family:
+      Dense to sparse.
+
     Needs:
       The loss's gradient as a function: `update(grads, state, params, grad_fn=...)`, where
       `grad_fn(params)` is the gradient on this batch at any dense parameters. It is called twice

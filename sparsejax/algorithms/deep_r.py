@@ -37,6 +37,9 @@ def deep_r(
     the wrong sign, at most one step beyond 0, takes part in one forward pass. The connections that
     just crossed are the last to be chosen.
 
+    Family:
+      Sparse to sparse.
+
     Needs:
       Nothing beyond the weights, and the rate η of the gradient descent that it is part of.
 

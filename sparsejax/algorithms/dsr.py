@@ -40,6 +40,9 @@ def dsr(
     that of a layer is not. Mostafa & Wang 2019, arXiv 1902.05967. N is given there as a number,
     from 2 % (LeNet-300-100) to 14 % (WRN-28-2) of the connections at a sparsity of 90 %.
 
+    Family:
+      Sparse to sparse.
+
     Needs:
       Nothing beyond the weights.
 

@@ -28,6 +28,9 @@ def gmp(
     1710.01878; Gale et al. 2019, arXiv 1902.09574. Where another schedule lets the sparsity fall,
     as `cyclic` does (Srinivas et al. 2022, arXiv 2202.01290), weights come back at 0.
 
+    Family:
+      Dense to sparse.
+
     Needs:
       Nothing beyond the weights, unless the score does.
 

@@ -30,6 +30,9 @@ def granet(
     at weight 0. Liu et al. 2021, arXiv 2106.10404, from dense (s_i = 0) or from sparse networks
     (s_i = 0.5).
 
+    Family:
+      Sparse to sparse.
+
     Needs:
       The dense gradient at the steps where the masks move.
 

@@ -27,6 +27,9 @@ def rigl_itop(
     reaches the dense accuracy where R_s comes near 1. The defaults are theirs for CIFAR (batches of
     128, 250 epochs), where the masks move until the end of training.
 
+    Family:
+      Sparse to sparse.
+
     Needs:
       The dense gradient at the steps where the masks move.
 
@@ -87,6 +90,9 @@ def set_itop(
     As `set_` with a drop fraction that falls along the cosine of `rigl`, and the state has the
     connections that were ever on the masks, whose share of all is `metrics.explored`. Liu et al.
     2021, arXiv 2102.02887; the defaults are theirs for CIFAR.
+
+    Family:
+      Sparse to sparse.
 
     Needs:
       Nothing beyond the weights.

@@ -26,6 +26,12 @@ def magnitude_pruning(
     Keeps w where |w| is among the largest, or |w| > threshold, or |w| > quality × σ with σ the
     standard deviation of the layer's weights that are left. Han et al. 2015, arXiv 1506.02626.
 
+    Family:
+      Dense to sparse.
+
+    Needs:
+      Nothing beyond the weights.
+
     Args:
       sparsity: The fraction of weights off the mask, from 0 to 1: a number, or a schedule for
         pruning in rounds; may be traced. Or, by path pattern as in `custom`, the one of each layer;

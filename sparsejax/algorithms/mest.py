@@ -30,6 +30,9 @@ def mest(
     update to the last it has 1 + p(t) times its connections. Yuan et al. 2021, arXiv 2110.14032,
     where p(t) falls in two steps, after 56 % and 75 % of training.
 
+    Family:
+      Sparse to sparse.
+
     Needs:
       The gradient of the kept weights at the steps where the masks move.
 

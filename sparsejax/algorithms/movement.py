@@ -44,6 +44,9 @@ def movement(
     2020, arXiv 2005.07683, who let the sparsity follow `cubic` and train the scores with Adam at a
     rate of 0.01.
 
+    Family:
+      Dense to sparse.
+
     Needs:
       The gradient of every weight, also of those off the mask, at every step.
 
@@ -102,6 +105,9 @@ def soft_movement(
     As `movement`, with m = 1(σ(S) > τ) and λ Σ σ(S) added to the loss of the scores, which begin at
     0 and so on the mask: ∂L/∂S = w ⊙ ∂L/∂(m ⊙ w) + λ σ(S)(1 - σ(S)). Sanh et al. 2020,
     arXiv 2005.07683, section 4.
+
+    Family:
+      Dense to sparse.
 
     Needs:
       The gradient of every weight, also of those off the mask, at every step.

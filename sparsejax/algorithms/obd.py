@@ -30,6 +30,9 @@ def obd(
     2018, arXiv 1801.05787. The gradients are those of batches, whose squares are smaller than
     those of single examples by about the same factor everywhere.
 
+    Family:
+      Dense to sparse.
+
     Needs:
       The gradient of the kept weights at every step, and one more float32 array of the size of the
       parameters.

@@ -27,6 +27,12 @@ def rigl(
 
     Algorithm 1 updates the masks in place of a gradient step: `sparsify(..., replace_step=True)`.
 
+    Family:
+      Sparse to sparse.
+
+    Needs:
+      The dense gradient at the steps where the masks move.
+
     Args:
       sparsity: The fraction of weights off the mask, from 0 to 1; may be traced.
       period: ΔT, steps between two updates of the masks; the first comes at step `period`.

@@ -23,6 +23,12 @@ def set_(
     Every `period` steps each layer loses the drop fraction of its connections with the smallest |w|
     and gains as many, uniformly at random, at weight 0. Mocanu et al. 2018, arXiv 1707.04780.
 
+    Family:
+      Sparse to sparse.
+
+    Needs:
+      Nothing beyond the weights.
+
     Args:
       sparsity: The fraction of weights off the mask, from 0 to 1; may be traced.
       period: Steps between two updates of the masks; the first comes at step `period`.

@@ -35,6 +35,9 @@ def snfs(
     grows where |M| is largest among those off the mask, at weight 0. Dettmers & Zettlemoyer 2019,
     arXiv 1907.04840; there, `period` is an epoch and `end` the end of training.
 
+    Family:
+      Sparse to sparse.
+
     Needs:
       The dense gradient at every step, and one more array of the size of the parameters.
 

@@ -21,6 +21,12 @@ def snip(
     arXiv 1810.02340. The gradient is that of the first batch; with `sparsify(...,
     replace_step=True)` it only ranks, as in the paper.
 
+    Family:
+      Before training.
+
+    Needs:
+      The gradient of one batch before training.
+
     Args:
       sparsity: The fraction of weights off the mask, from 0 to 1; may be traced.
       at: The step at which to prune.

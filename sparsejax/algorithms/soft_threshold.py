@@ -25,6 +25,9 @@ def soft_threshold(
     is larger than λ. Daubechies et al. 2004, arXiv math/0307152; for groups, Yuan & Lin 2006. With
     gradient descent it minimises L + λ Σ |w| exactly; behind Adam all weights shrink alike.
 
+    Family:
+      Dense to sparse.
+
     Needs:
       The gradient of every weight, also of those off the mask, at every step.
 

@@ -27,6 +27,9 @@ def sr_ste(
     ∂L/∂(m ⊙ w) + λ (1 - m) ⊙ w. Zhou et al. 2021, arXiv 2102.04010, for N:M sparsity:
     `sr_ste(0.5, structure=nm(2, 4))`; λ is the paper's.
 
+    Family:
+      Straight-through.
+
     Needs:
       The gradient of every weight, also of those off the mask, at every step.
 

@@ -40,6 +40,9 @@ def srigl(
     what it has left, and gains those with the largest |g| up to k'. Lasby et al. 2024, arXiv
     2305.02299. A layer's count is B less the rest of that division.
 
+    Family:
+      Sparse to sparse.
+
     Needs:
       The dense gradient at the steps where the masks move.
 

@@ -22,6 +22,12 @@ def static(
     m ~ uniform among all masks with the asked count of each layer; ∂m = 0. Mocanu et al. 2018,
     arXiv 1707.04780, and Liu et al. 2022, arXiv 2202.02643, who show how far it goes with ERK.
 
+    Family:
+      Sparse to sparse.
+
+    Needs:
+      Nothing beyond the weights.
+
     Args:
       sparsity: The fraction of weights off the mask, from 0 to 1; may be traced.
       distribution: Shares the budget among the layers.

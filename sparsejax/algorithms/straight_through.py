@@ -23,6 +23,12 @@ def ste_magnitude(
     the optimizer, so that its masks rank the weights that the next forward pass uses; the loss
     reads `forward_params(params, opt_state)`.
 
+    Family:
+      Straight-through.
+
+    Needs:
+      The dense gradient at every step.
+
     Args:
       sparsity: The fraction of weights off the mask, from 0 to 1: a number or a schedule; may be
         traced.
@@ -63,6 +69,12 @@ def ste_random(
 
     As `ste_magnitude`, with m drawn anew at every step: the control experiment, and a form of
     DropConnect (Wan et al. 2013) with exact counts.
+
+    Family:
+      Straight-through.
+
+    Needs:
+      The dense gradient at every step.
 
     Args:
       sparsity: The fraction of weights off the mask, from 0 to 1: a number or a schedule; may be

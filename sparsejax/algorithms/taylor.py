@@ -29,6 +29,9 @@ def taylor(
     Molchanov et al. 2017, arXiv 1611.06440; as a running mean over weights, Molchanov et al. 2019,
     arXiv 1906.10771.
 
+    Family:
+      Dense to sparse.
+
     Needs:
       The gradient of the kept weights at every step, and one more float32 array of the size of the
       parameters.

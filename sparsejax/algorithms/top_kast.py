@@ -43,6 +43,9 @@ def top_kast(
     they are. Jayakumar et al. 2020, arXiv 2106.03517, with masks drawn at every step; every 100
     steps do as well there.
 
+    Family:
+      Straight-through.
+
     Needs:
       The gradient of the weights in B.
 

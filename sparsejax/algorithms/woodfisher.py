@@ -53,6 +53,9 @@ def woodfisher(
 
     With `sparsify(..., replace_step=True)` a pruning takes no gradient step.
 
+    Family:
+      Dense to sparse.
+
     Needs:
       The gradient of the kept weights over m steps before each pruning, B float32 numbers for each
       prunable weight, and one more array of the size of the parameters.
