@@ -97,7 +97,7 @@ def test_every_structure_in_rounds(structure):
     )()  # fmt: skip
     for layer in ("conv", "dense"):
         check_structure(structure, masks[layer]["kernel"], params[layer]["kernel"])
-        check_units(chosen, masks[layer]["kernel"], Fraction(3, 4))
+        check_units(chosen.at(f"{layer}/kernel"), masks[layer]["kernel"], Fraction(3, 4))
 
 
 @pytest.mark.parametrize("name", METHODS)
