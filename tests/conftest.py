@@ -2,17 +2,29 @@
 examples each time."""
 
 import atexit
+import mmap
 import os
+import pathlib
 import shutil
 import tempfile
 
 import hypothesis
 import jax
+import jaxlib
 
-# Most of the tests' time is compilation, and that is quickest without optimization. The flag is
-# read at jax's start, here and in the programs that tests start.
-_FLAGS = "--xla_backend_optimization_level=0"
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAGS}".strip()
+# Most of the tests' time is compilation, and that is quickest without optimization. The flags are
+# read at jax's start, here and in the programs that tests start. XLA ends the process at a flag
+# that it does not know, and another version may not: it is asked first.
+_FLAGS = {
+    "xla_backend_optimization_level": "0",
+    "xla_cpu_use_fusion_emitters": "false",
+    "xla_cpu_parallel_codegen_split_count": "1",
+}
+_XLA = pathlib.Path(jaxlib.__file__).with_name("libjax_common.so")
+if _XLA.exists():
+    with _XLA.open("rb") as _file, mmap.mmap(_file.fileno(), 0, access=mmap.ACCESS_READ) as _binary:
+        _known = [f"--{k}={v}" for k, v in _FLAGS.items() if _binary.find(k.encode()) >= 0]
+    os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *_known]).strip()
 
 # Sharded arrays need several devices, and their number is fixed once jax has started. Programs on
 # one device are not touched by the other three; a process for the sharding tests alone would cost
