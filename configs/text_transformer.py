@@ -6,7 +6,17 @@
 pruned by magnitude, Wanda, DSnoT (from Wanda's masks) and SparseGPT, each from the dense network
 again, with 128 texts for calibration. Embeddings and the last layer stay dense, as in the papers.
 
-Time: about 7 minutes on one CPU core. Result: not measured yet.
+Time: about 7 minutes on one CPU core. Result, perplexity on the test text (dense: 6.90), seed 0:
+
+    method      50 %    60 %    70 %    2:4
+    magnitude   7.44    8.12    9.57   8.30
+    Wanda       7.43    8.22   10.73   8.18
+    DSnoT       7.51    8.74   13.33   8.40
+    SparseGPT   7.06    7.35    8.64   7.25
+
+The published order, SparseGPT before Wanda before magnitude, holds at 50 % and 2:4, if barely for
+the latter two. Above, this small network is better served by magnitudes, and DSnoT makes Wanda's
+masks worse; why has not been examined.
 """
 
 from collections.abc import Callable
