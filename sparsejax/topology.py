@@ -308,16 +308,17 @@ def add_connections(
     structure = structures.unstructured() if structure is None else structure
     rounding.check_fraction("fraction", fraction)
 
-    def add(mask: jax.Array, score: jax.Array) -> jax.Array:
+    def add(path: Any, mask: jax.Array, score: jax.Array) -> jax.Array:
         if not mask.ndim or not score.size:
             return mask
-        grouped = structure.group(mask).astype(bool)
-        axes = structure.axes(grouped.ndim)
+        own = structure.at(mask_trees.path_name(path))
+        grouped = own.group(mask).astype(bool)
+        axes = own.axes(grouped.ndim)
         number = rounding.portion(selection.count(grouped, axes), fraction)
-        grown = selection.top_k_mask(structure.group(score), number, axes=axes, first=~grouped)
-        return structure.expand(grouped | grown, score.shape)
+        grown = selection.top_k_mask(own.group(score), number, axes=axes, first=~grouped)
+        return own.expand(grouped | grown, score.shape)
 
-    return jax.tree.map(add, masks, scores)
+    return jax.tree_util.tree_map_with_path(add, masks, scores)
 
 
 def check_redistribution(

@@ -20,6 +20,7 @@ class Method(NamedTuple):
       sparsity: Step -> the sparsity that the forward pass after so many updates has; None where it
         hangs on the weights.
       moves: Whether connections come back, at 0.
+      grown_learn: Whether a connection that comes takes the gradient of the same step.
       structured: Whether it takes a structure.
       redistributes: Whether connections go from layer to layer, so that only their total stays.
       straight_through: Whether the stored weights stay dense: `chain(optimizer, rule)`, or
@@ -30,6 +31,7 @@ class Method(NamedTuple):
     make: Callable[..., optax.GradientTransformationExtraArgs | sparsejax.DenseRule]
     sparsity: Callable[[int], Fraction] | None
     moves: bool = False
+    grown_learn: bool = False
     structured: bool = True
     redistributes: bool = False
     straight_through: bool = False
@@ -201,6 +203,7 @@ METHODS = {
     "deep_r": Method(
         lambda **o: sparsejax.deep_r(SPARSITY, learning_rate=0.1, l1=1.0, temperature=0.01, **o),
         _constant,
+        grown_learn=True,
     ),
     "cht": Method(
         lambda **o: sparsejax.cht(SPARSITY, period=2, drop_fraction=0.5, **o),

@@ -107,13 +107,14 @@ def deep_r(
     ) -> tuple[Masks, Params]:
         del step
 
-        def crossed(mask: jax.Array, p: jax.Array, sign: jax.Array) -> jax.Array:
+        def crossed(path: Any, mask: jax.Array, p: jax.Array, sign: jax.Array) -> jax.Array:
             if not mask.ndim:
                 return jnp.zeros((), bool)
-            theta = groups.group(jnp.where(sign, p, -p))
-            return groups.expand(groups.group(mask).astype(bool) & (theta < 0), p.shape)
+            own = groups.at(masks.path_name(path))
+            theta = own.group(jnp.where(sign, p, -p))
+            return own.expand(own.group(mask).astype(bool) & (theta < 0), p.shape)
 
-        gone = jax.tree.map(crossed, old, params, positive)
+        gone = jax.tree_util.tree_map_with_path(crossed, old, params, positive)
         stays = jax.tree.map(lambda mask, x: mask & ~x, old, gone)
         grow = jax.tree.map(
             lambda x, number: jnp.where(x, 0, jnp.maximum(number, 1)),
