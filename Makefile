@@ -17,8 +17,9 @@ install: .venv/installed
 demo: .venv/installed
 	.venv/bin/python -m experiments.demo
 
+# One process more than there are cores: many tests wait for programs that they started.
 test: .venv/installed
-	.venv/bin/python -m pytest -n auto
+	.venv/bin/python -m pytest -n $$(.venv/bin/python -c 'import os; print(os.cpu_count() + 1)')
 
 lint: .venv/installed
 	.venv/bin/ruff check .
