@@ -113,6 +113,7 @@ def _supervise(
     started = false_starts = 0
     try:
         while not stop():
+            began = time.monotonic()
             statuses = {name: board.look(folders[name], asked.failures[name]) for name in folders}
             view.show(list(statuses.values()))
             states = {name: status.state for name, status in statuses.items()}
@@ -135,7 +136,8 @@ def _supervise(
                 started += 1
                 job = f"{order.stem}-{started}"
                 jobs[job] = launcher.start(order, job)
-            time.sleep(POLL)
+            # To look at a thousand runs takes long: it shall not take the cores from the workers.
+            time.sleep(max(POLL, 20 * (time.monotonic() - began)))
         view.say("Stopping; the runs save first.")
     finally:
         _dismiss(order, jobs)
