@@ -25,8 +25,8 @@ class CNN(nn.Module):
         x = images
         for width in self.widths:
             x = nn.relu(nn.Conv(width, (3, 3))(x))
-            x = nn.max_pool(x, (2, 2), strides=(2, 2))
-        x = x.reshape(len(x), -1)
+            x = nn.max_pool(x, window_shape=(2, 2), strides=(2, 2))
+        x = x.reshape(x.shape[0], -1)
         x = nn.relu(nn.Dense(self.hidden)(x))
         return nn.Dense(self.classes)(x)
 

@@ -26,8 +26,8 @@ class LeNet5(nn.Module):
         for channels in (20, 50):
             # No rectifier: in this network only the pooling follows a convolution.
             x = nn.Conv(channels, (5, 5), padding="VALID")(x)
-            x = nn.max_pool(x, (2, 2), strides=(2, 2))
-        x = x.reshape(len(x), -1)
+            x = nn.max_pool(x, window_shape=(2, 2), strides=(2, 2))
+        x = x.reshape(x.shape[0], -1)
         layer = nn.Dense(500)
         x = nn.relu(layer(x))
         if train and self.dropout:

@@ -33,7 +33,7 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
         """Returns the logits, ``[batch, classes]``, of images of any shape ``[batch, ...]``."""
-        x = images.reshape(len(images), -1)
+        x = images.reshape(images.shape[0], -1)
         for width in self.widths:
             layer = nn.Dense(width, kernel_init=self.kernel_init)
             x = nn.relu(layer(x))

@@ -65,7 +65,7 @@ class ResNet50(nn.Module):
         """
         x = _conv(self.width, (7, 7), strides=2, name="stem")(images)
         x = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9)(x))
-        x = nn.max_pool(x, (3, 3), strides=(2, 2), padding="SAME")
+        x = nn.max_pool(x, window_shape=(3, 3), strides=(2, 2), padding="SAME")
         for stage, blocks in enumerate(self.blocks):
             for block in range(blocks):
                 stride = 2 if stage and not block else 1
