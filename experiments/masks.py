@@ -9,7 +9,6 @@ first, as a matrix, and where the first layer is fully connected the connections
 kept. All runs must be of one model.
 """
 
-import functools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,15 +18,14 @@ import jax
 import numpy as np
 from absl import flags
 from matplotlib.figure import Figure
-from ml_collections import ConfigDict
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 import sparsejax
 from experiments import command, figures, records, runs, train
-from experiments.checkpoint import Checkpoints
 from experiments.errors import UserError
+from experiments.restore import restore
 from sparsejax import metrics
 from sparsejax.typing import Masks, Params
 
@@ -86,16 +84,7 @@ def networks(root: Path, data_dir: Path | None = None) -> list[Network]:
 
 
 def _load(run: runs.Run, name: str, data_dir: Path | None) -> Network:
-    experiment = train.prepare(ConfigDict(run.config), data_dir)
-    template = jax.jit(functools.partial(train.init, experiment))()
-    checkpoints = Checkpoints(run.path / "checkpoints")
-    try:
-        restored = checkpoints.restore_latest(template)
-    finally:
-        checkpoints.close()
-    if restored is None:
-        raise UserError(f"{run.path}: the run has no checkpoint")
-    state: train.TrainState = restored.state
+    experiment, state = restore(run, data_dir)
     shape = experiment.dataset.train.images.shape[1:]
     return Network(name, state.params, train.masks(experiment, state), shape)
 
