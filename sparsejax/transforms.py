@@ -339,7 +339,7 @@ def sparsify(
         masks = masks_of(mask_state, params)
         params = mask_trees.apply_masks(params, masks)
         inner_state = inner.init(params)
-        _slot_masks(inner, inner_state, params, masks)  # refuses what it cannot reset
+        slot_masks(inner, inner_state, params, masks)  # refuses what it cannot reset
         return SparsifyState(mask_state, inner_state)
 
     def update(
@@ -424,13 +424,13 @@ def reset_slots(
     """
     return jax.tree.map(
         lambda stay, slot, fresh: slot if stay is True else jnp.where(stay, slot, fresh),
-        _slot_masks(inner, state, params, stays),
+        slot_masks(inner, state, params, stays),
         state,
         inner.init(params),
     )
 
 
-def _slot_masks(
+def slot_masks(
     inner: optax.GradientTransformation, state: Any, params: Params, masks: Masks
 ) -> Any:
     """For each leaf of the state the mask of its entries, or True where it has none per weight.

@@ -16,7 +16,7 @@ from sparsejax.kernels.indexed import cpu, index
 BACKENDS = ("dense", "bcsr", "cpu")
 
 
-def sparse_matmul(x: jax.Array, w: Format, *, backend: str | None = None) -> jax.Array:
+def sparse_matmul(x: jax.Array, w: Format | jax.Array, *, backend: str | None = None) -> jax.Array:
     """Multiplies with a sparse matrix: x @ w.
 
     The gradients are those of the inputs and of the stored values: no dense gradient is computed by
@@ -34,7 +34,8 @@ def sparse_matmul(x: jax.Array, w: Format, *, backend: str | None = None) -> jax
 
     Args:
       x: (..., inputs), of any floating type.
-      w: Any format; its view is (inputs, outputs).
+      w: Any format; its view is (inputs, outputs). An array is multiplied with as it is, so that a
+        network can be written once for sparse and dense parameters.
       backend: One of the above. None takes "cpu" where it works, the faster of the others being
         "dense"; `autotune` measures which is the fastest for a layer.
 
@@ -55,6 +56,8 @@ def sparse_matmul(x: jax.Array, w: Format, *, backend: str | None = None) -> jax
     >>> jax.grad(loss)(w.values).tolist()
     [1.0, 10.0, 10.0]
     """
+    if isinstance(w, jax.Array):
+        return x @ w.reshape(matrix.view(w.shape))
     inputs, _ = matrix.view(w.shape)
     if x.ndim < 1 or x.shape[-1] != inputs:
         raise ValueError(f"x has the shape {x.shape}, but w has {inputs} inputs: {w.shape}")
