@@ -37,7 +37,8 @@ def why_not() -> str | None:
             weights = np.array([[0, 2], [3, 0], [0, 0]], np.float32)
             places = jnp.array([0, 1], jnp.int32), jnp.array([1, 0], jnp.int32)
             x = jnp.arange(27, dtype=jnp.float32).reshape(9, 3)
-            y = forward(x, jnp.array([2, 3], jnp.float32), sort(*places, 3, 2), 2)
+            *_, pointers, sources, order = sort(*places, 3, 2)
+            y = forward(x, jnp.array([2, 3], jnp.float32)[order], pointers, sources, 2)
             right = np.allclose(y, x @ weights)
     except Exception as error:
         return f"the kernels could not be made or called: {error}"
@@ -64,36 +65,38 @@ def sort(r: jax.Array, c: jax.Array, height: int, width: int) -> tuple[jax.Array
     return tuple(jax.ffi.ffi_call(name, outputs, vmap_method="sequential")(r, c))
 
 
-def forward(x: jax.Array, values: jax.Array, indices: Any, outputs: int) -> jax.Array:
+def forward(
+    x: jax.Array, values: jax.Array, pointers: jax.Array, sources: jax.Array, outputs: int
+) -> jax.Array:
     """Returns x @ w.
 
     Args:
       x: (batch, inputs), float32 or float64.
-      values: The entries of w, of the same type.
-      indices: Their places, as `sort` gives them.
+      values: The entries of w column by column, of the same type.
+      pointers: Where each column starts, and the last one ends, int32.
+      sources: The rows of the entries, uint16 or int32.
       outputs: Columns of w.
     """
-    _, _, _, pointers, sources, order = indices
     batch, inputs = x.shape
     width = _width(batch, inputs, x.dtype.itemsize)
     tiles = _tile(x, width)
     y = jax.ShapeDtypeStruct((tiles.shape[0], outputs, width), x.dtype)
-    call = jax.ffi.ffi_call(_registered("forward", x.dtype.name), y)
-    return _untile(call(tiles, values, pointers, sources, order), batch)
+    call = jax.ffi.ffi_call(_registered("forward", x.dtype.name, sources.dtype.name), y)
+    return _untile(call(tiles, values, pointers, sources), batch)
 
 
 def backward(
-    x: jax.Array, dy: jax.Array, values: jax.Array, indices: Any
+    x: jax.Array, dy: jax.Array, values: jax.Array, pointers: jax.Array, targets: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     """Returns the gradients of the inputs, dy @ w.T, and of the values, (x.T @ dy) at their places.
 
     Args:
       x: (batch, inputs), float32 or float64.
       dy: (batch, outputs), of the same type.
-      values: The entries of w, likewise.
-      indices: Their places, as `sort` gives them.
+      values: The entries of w row by row, likewise.
+      pointers: Where each row starts, and the last one ends, int32.
+      targets: The columns of the entries, uint16 or int32.
     """
-    pointers, targets, order, _, _, _ = indices
     batch, outputs = dy.shape
     width = _width(batch, outputs, x.dtype.itemsize)
     tiles, gradients = _tile(x, width), _tile(dy, width)
@@ -101,8 +104,8 @@ def backward(
         jax.ShapeDtypeStruct(tiles.shape, x.dtype),
         jax.ShapeDtypeStruct(values.shape, x.dtype),
     )
-    call = jax.ffi.ffi_call(_registered("backward", x.dtype.name), shapes)
-    dx, dvalues = call(tiles, gradients, values, pointers, targets, order)
+    call = jax.ffi.ffi_call(_registered("backward", x.dtype.name, targets.dtype.name), shapes)
+    dx, dvalues = call(tiles, gradients, values, pointers, targets)
     return _untile(dx, batch), dvalues
 
 
@@ -132,12 +135,12 @@ def _untile(tiles: jax.Array, batch: int) -> jax.Array:
 
 
 @functools.cache
-def _registered(kind: str, dtype: str = "") -> str:
+def _registered(kind: str, *dtypes: str) -> str:
     """The name of a handler, which is made when it is first needed."""
-    name = f"sparsejax_{kind}_{dtype}"
+    name = "_".join(["sparsejax", kind, *dtypes])
     with _lock:
         if name not in _names:
-            parallel.register(name, _MAKERS[kind](*([dtype] if dtype else [])))
+            parallel.register(name, _MAKERS[kind](*dtypes))
             _names.add(name)
     return name
 
@@ -145,30 +148,31 @@ def _registered(kind: str, dtype: str = "") -> str:
 _names: set[str] = set()
 
 
-def _forward(dtype: str) -> Any:
-    row, number_bytes = rows.forward(dtype), rows.BYTES[dtype]
+def _forward(dtype: str, index: str) -> Any:
+    row = rows.forward(dtype, index)
+    number_bytes, index_bytes = rows.BYTES[dtype], rows.INDEX_BYTES[index]
 
     @njit
     def prepare(frame: int, job: int, threads: int) -> None:
         head = call_frame.words(job, WORDS)
-        for i in range(5):
+        for i in range(4):
             head[FIRST + i] = call_frame.data(call_frame.argument(frame, i))
         tiles, y = call_frame.argument(frame, 0), call_frame.result(frame, 0)
-        head[FIRST + 5] = call_frame.data(y)
-        head[FIRST + 6] = call_frame.size(tiles, 1)
+        head[FIRST + 4] = call_frame.data(y)
+        head[FIRST + 5] = call_frame.size(tiles, 1)
         outputs = call_frame.size(y, 1)
-        head[FIRST + 7] = outputs
+        head[FIRST + 6] = outputs
         count = call_frame.size(tiles, 0)
         pieces = 1 if threads == 1 else min(max(_CHUNKS * threads // max(count, 1), 1), outputs)
         each = max(-(-outputs // max(pieces, 1)), 1)
-        head[FIRST + 8], head[FIRST + 9] = each, call_frame.size(tiles, 2)
+        head[FIRST + 7], head[FIRST + 8] = each, call_frame.size(tiles, 2)
         head[CHUNKS] = count * -(-outputs // each)
 
     @njit
     def chunk(job: int, number: int) -> None:
         head = call_frame.words(job, WORDS)
-        tiles, values, pointers, sources, order, y, inputs, outputs, each, width = to_fixed_tuple(
-            head[FIRST : FIRST + 10], 10
+        tiles, values, pointers, sources, y, inputs, outputs, each, width = to_fixed_tuple(
+            head[FIRST : FIRST + 9], 9
         )
         step = width * number_bytes
         pieces = -(-outputs // each)
@@ -179,9 +183,8 @@ def _forward(dtype: str) -> Any:
             row(
                 width,
                 tiles + tile * inputs * step,
-                sources + 4 * begin,
-                order + 4 * begin,
-                values,
+                sources + index_bytes * begin,
+                values + number_bytes * begin,
                 np.int64(start[j + 1]) - begin,
                 y + (tile * outputs + j) * step,
             )
@@ -189,38 +192,39 @@ def _forward(dtype: str) -> Any:
     return parallel.handler(prepare, chunk)
 
 
-def _backward(dtype: str) -> Any:
-    row, number_bytes = rows.backward(dtype), rows.BYTES[dtype]
+def _backward(dtype: str, index: str) -> Any:
+    row = rows.backward(dtype, index)
+    number_bytes, index_bytes = rows.BYTES[dtype], rows.INDEX_BYTES[index]
 
     @njit
     def prepare(frame: int, job: int, threads: int) -> None:
         head = call_frame.words(job, WORDS)
-        for i in range(6):
+        for i in range(5):
             head[FIRST + i] = call_frame.data(call_frame.argument(frame, i))
         x, dy = call_frame.argument(frame, 0), call_frame.argument(frame, 1)
         dvalues = call_frame.result(frame, 1)
-        head[FIRST + 6] = call_frame.data(call_frame.result(frame, 0))
-        head[FIRST + 7] = call_frame.data(dvalues)
-        head[FIRST + 8] = call_frame.size(x, 0)
+        head[FIRST + 5] = call_frame.data(call_frame.result(frame, 0))
+        head[FIRST + 6] = call_frame.data(dvalues)
+        head[FIRST + 7] = call_frame.size(x, 0)
         inputs = call_frame.size(x, 1)
-        head[FIRST + 9] = inputs
-        head[FIRST + 10] = call_frame.size(dy, 1)
+        head[FIRST + 8] = inputs
+        head[FIRST + 9] = call_frame.size(dy, 1)
         each = max(-(-inputs // (1 if threads == 1 else _CHUNKS * threads)), 1)
-        head[FIRST + 11], head[FIRST + 12] = each, call_frame.size(x, 2)
+        head[FIRST + 10], head[FIRST + 11] = each, call_frame.size(x, 2)
         head[CHUNKS] = -(-inputs // each)
         # Padding is in no row, and without examples no row is computed.
         entries = call_frame.size(dvalues, 0)
         start = carray(call_frame.pointer(head[FIRST + 3]), (inputs + 1,), np.int32)
-        if start[inputs] < entries or head[FIRST + 8] == 0:
-            zeros = carray(call_frame.pointer(head[FIRST + 7]), (entries * number_bytes,), np.uint8)
+        if start[inputs] < entries or head[FIRST + 7] == 0:
+            zeros = carray(call_frame.pointer(head[FIRST + 6]), (entries * number_bytes,), np.uint8)
             zeros[:] = 0
 
     @njit
     def chunk(job: int, number: int) -> None:
         head = call_frame.words(job, WORDS)
-        x, dy, values, pointers, targets, order = to_fixed_tuple(head[FIRST : FIRST + 6], 6)
+        x, dy, values, pointers, targets = to_fixed_tuple(head[FIRST : FIRST + 5], 5)
         dx, dvalues, count, inputs, outputs, each, width = to_fixed_tuple(
-            head[FIRST + 6 : FIRST + 13], 7
+            head[FIRST + 5 : FIRST + 12], 7
         )
         start = carray(call_frame.pointer(pointers), (inputs + 1,), np.int32)
         step = width * number_bytes
@@ -231,13 +235,12 @@ def _backward(dtype: str) -> Any:
                 row(
                     width,
                     dy + tile * outputs * step,
-                    targets + 4 * begin,
-                    order + 4 * begin,
-                    values,
+                    targets + index_bytes * begin,
+                    values + number_bytes * begin,
                     np.int64(start[i + 1]) - begin,
                     dx + (tile * inputs + i) * step,
                     x + (tile * inputs + i) * step,
-                    dvalues,
+                    dvalues + number_bytes * begin,
                     np.int64(tile > 0),
                 )
 

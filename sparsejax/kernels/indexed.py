@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from sparsejax.formats import matrix
+from sparsejax.formats.bitmask import Bitmask
+from sparsejax.formats.csr import CSC, CSR
 from sparsejax.formats.matrix import Format
 
 
@@ -16,35 +18,28 @@ from sparsejax.formats.matrix import Format
 class Indexed:
     """The entries of another format, and where each row and each column of the view has them.
 
-    Each direction takes two indices of 32 bits an entry: more memory than any other format, and no
-    search in a product or its gradients. Make it once for each mask, and put new values in with
-    `with_values`.
+    Each direction takes two indices an entry: more memory than any other format, and no search in a
+    product or its gradients. Make it once for each mask, and put new values in with `with_values`.
 
     Attributes:
       values: The stored entries, in the order and the shape of the format that they come from.
       row_pointers: Where each row starts, and the last one ends.
-      columns: The columns of the entries, row by row.
-      by_row: The places of these among the values.
+      columns: The columns of the entries, row by row, uint16 or int32.
+      by_row: The places of these among the values; None where the values are row by row.
       column_pointers: Where each column starts, and the last one ends.
-      rows: The rows of the entries, column by column.
-      by_column: The places of these among the values.
+      rows: The rows of the entries, column by column, uint16 or int32.
+      by_column: The places of these among the values; None where those are column by column.
       shape: The shape of the parameter.
     """
 
     values: jax.Array
     row_pointers: jax.Array
     columns: jax.Array
-    by_row: jax.Array
+    by_row: jax.Array | None
     column_pointers: jax.Array
     rows: jax.Array
-    by_column: jax.Array
+    by_column: jax.Array | None
     shape: tuple[int, ...] = field(metadata={"static": True})
-
-    @property
-    def indices(self) -> tuple[jax.Array, ...]:
-        """All but the values."""
-        by_rows = self.row_pointers, self.columns, self.by_row
-        return (*by_rows, self.column_pointers, self.rows, self.by_column)
 
     @property
     def nbytes(self) -> int:
@@ -64,11 +59,12 @@ class Indexed:
         # Padding is in no row; it stays beyond the view, and so does what stands for it here.
         rows = matrix.expand_pointers(self.row_pointers, entries)
         inside = jnp.arange(entries) < self.row_pointers[-1]
-        places = jnp.where(inside, self.by_row, entries)
+        by_row = jnp.arange(entries) if self.by_row is None else self.by_row
+        places = jnp.where(inside, by_row, entries)
         beyond = jnp.full(entries, height, jnp.int32), jnp.full(entries, width, jnp.int32)
         return (
             beyond[0].at[places].set(rows, mode="drop"),
-            beyond[1].at[places].set(self.columns, mode="drop"),
+            beyond[1].at[places].set(self.columns.astype(jnp.int32), mode="drop"),
         )
 
     def todense(self) -> jax.Array:
@@ -93,7 +89,10 @@ def index(w: Format) -> Indexed:
     if isinstance(w, Indexed):
         return w
     a, b, c, d, e, f = cpu().sort(*w.coordinates(), *matrix.view(w.shape))
-    return Indexed(w.values, a, b, c, d, e, f, w.shape)
+    # What would only count from 0 is left out.
+    by_row = None if isinstance(w, Bitmask | CSR) else c
+    by_column = None if isinstance(w, CSC) else f
+    return Indexed(w.values, a, b, by_row, d, e, by_column, w.shape)
 
 
 def cpu() -> Any:

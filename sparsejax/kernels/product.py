@@ -114,23 +114,34 @@ def _compiled(x: jax.Array, w: Format, dtype: Any) -> jax.Array:
     indexed = index(w)
     wide = jnp.float64 if dtype == jnp.float64 else jnp.float32
     values = indexed.values.ravel().astype(wide)
-    y = _product(x.astype(wide), values, indexed.indices, matrix.view(w.shape)[1])
+    # The kernels read the values one after the other, in both directions.
+    by_row = values if indexed.by_row is None else values[indexed.by_row]
+    by_column = jax.lax.stop_gradient(values)
+    if indexed.by_column is not None:
+        by_column = by_column[indexed.by_column]
+    places = (indexed.row_pointers, indexed.columns), (indexed.column_pointers, indexed.rows)
+    y = _product(x.astype(wide), by_row, by_column, *places, matrix.view(w.shape)[1])
     return y.astype(dtype)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _product(x: jax.Array, values: jax.Array, indices: Any, outputs: int) -> jax.Array:
-    return _forward(outputs)(x, values, indices)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
+def _product(
+    x: jax.Array, by_row: jax.Array, by_column: jax.Array, rows: Any, columns: Any, outputs: int
+) -> jax.Array:
+    del by_row, rows
+    return _forward(outputs)(x, by_column, *columns)
 
 
-def _product_forward(x: jax.Array, values: jax.Array, indices: Any, outputs: int) -> Any:
-    return _forward(outputs)(x, values, indices), (x, values, indices)
+def _product_forward(
+    x: jax.Array, by_row: jax.Array, by_column: jax.Array, rows: Any, columns: Any, outputs: int
+) -> Any:
+    return _forward(outputs)(x, by_column, *columns), (x, by_row, rows)
 
 
 def _product_backward(outputs: int, residuals: Any, dy: jax.Array) -> Any:
-    x, values, indices = residuals
-    dx, dvalues = _backward(x, dy, values, indices)
-    return dx, dvalues, None
+    del outputs
+    x, by_row, rows = residuals
+    return *_backward(x, dy, by_row, *rows), None, None, None
 
 
 _product.defvjp(_product_forward, _product_backward)
@@ -175,22 +186,22 @@ def _once(function: Any) -> Any:
 @functools.cache
 def _forward(outputs: int) -> Any:
     @custom_vmap
-    def forward(x: jax.Array, values: jax.Array, indices: Any) -> jax.Array:
-        return cpu().forward(x, values, indices, outputs)
+    def forward(x: jax.Array, *matrix: jax.Array) -> jax.Array:
+        return cpu().forward(x, *matrix, outputs)
 
     @forward.def_vmap
-    def batched(size: int, is_batched: Any, x: jax.Array, values: jax.Array, indices: Any) -> Any:
-        if jax.tree.leaves(is_batched) == [True] + 7 * [False]:  # more examples of the same matrix
-            y = forward(x.reshape(size * x.shape[1], x.shape[2]), values, indices)
+    def batched(size: int, is_batched: Any, x: jax.Array, *matrix: jax.Array) -> Any:
+        if is_batched[0] and not any(is_batched[1:]):  # more examples of the same matrix
+            y = forward(x.reshape(size * x.shape[1], x.shape[2]), *matrix)
             return y.reshape(size, x.shape[1], outputs), True
-        return _one_by_one(forward, is_batched, (x, values, indices)), True
+        return _one_by_one(forward, is_batched, (x, *matrix)), True
 
     return _once(forward)
 
 
 @custom_vmap
-def _backward_of(x: jax.Array, dy: jax.Array, values: jax.Array, indices: Any) -> Any:
-    return cpu().backward(x, dy, values, indices)
+def _backward_of(x: jax.Array, dy: jax.Array, *matrix: jax.Array) -> Any:
+    return cpu().backward(x, dy, *matrix)
 
 
 @_backward_of.def_vmap

@@ -12,7 +12,11 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-_WORD, _INDEX = ir.IntType(64), ir.IntType(32)
+_WORD, _LANE = ir.IntType(64), ir.IntType(32)
+_INDICES = {"uint16": ir.IntType(16), "int32": ir.IntType(32)}
+INDEX_BYTES = {"uint16": 2, "int32": 4}
+"""Types of the indices of rows of a tile."""
+
 _NUMBERS = {"float32": ir.FloatType(), "float64": ir.DoubleType()}
 BYTES = {"float32": 4, "float64": 8}
 WIDTHS = (64, 32, 16, 8, 4, 1)
@@ -24,52 +28,52 @@ _FAST = ("reassoc", "nsz", "contract")
 
 
 @functools.cache
-def forward(dtype: str) -> Any:
+def forward(dtype: str, index: str) -> Any:
     """Makes the loop that computes one row of a product with a sparse matrix.
 
     Args:
       dtype: "float32" or "float64".
+      index: "uint16" or "int32".
 
     Returns:
-      In machine code `(width, tile, indices, order, values, count, out)`, where `width`, one of
-      `WIDTHS`, is the examples in a row, and all others but `count` are addresses. It sets out[:]
-      to the sum over k of values[order[k]] × tile[indices[k], :].
+      In machine code `(width, tile, indices, values, count, out)`, where `width`, one of `WIDTHS`,
+      is the examples in a row, and all others but `count` are addresses. It sets out[:] to the sum
+      over k of values[k] × tile[indices[k], :].
     """
 
     @intrinsic
-    def row(  # type: ignore[no-untyped-def]
-        context, width, tile, indices, order, values, count, out
-    ):
-        del context, width, tile, indices, order, values, count, out
-        return types.none(*[types.int64] * 7), _for_each_width(dtype, _forward)
+    def row(context, width, tile, indices, values, count, out):  # type: ignore[no-untyped-def]
+        del context, width, tile, indices, values, count, out
+        return types.none(*[types.int64] * 6), _for_each_width(dtype, index, _forward)
 
     return row
 
 
 @functools.cache
-def backward(dtype: str) -> Any:
+def backward(dtype: str, index: str) -> Any:
     """Makes the loop that carries one row of a product's gradient back.
 
     Args:
       dtype: "float32" or "float64".
+      index: "uint16" or "int32".
 
     Returns:
-      In machine code `(width, tile, indices, order, values, count, out, x, gradient, add)`, which
-      does what `forward` does, and on the same reading of the tile sets gradient[order[k]] to the
-      product of x[:] and tile[indices[k], :], on top of what was there if `add` is not 0.
+      In machine code `(width, tile, indices, values, count, out, x, gradient, add)`, which does
+      what `forward` does, and on the same reading of the tile sets gradient[k] to the product of
+      x[:] and tile[indices[k], :], on top of what was there if `add` is not 0.
     """
 
     @intrinsic
     def row(  # type: ignore[no-untyped-def]
-        context, width, tile, indices, order, values, count, out, x, gradient, add
+        context, width, tile, indices, values, count, out, x, gradient, add
     ):
-        del context, width, tile, indices, order, values, count, out, x, gradient, add
-        return types.none(*[types.int64] * 10), _for_each_width(dtype, _backward)
+        del context, width, tile, indices, values, count, out, x, gradient, add
+        return types.none(*[types.int64] * 9), _for_each_width(dtype, index, _backward)
 
     return row
 
 
-def _for_each_width(dtype: str, write: Callable[..., None]) -> Callable[..., Any]:
+def _for_each_width(dtype: str, index: str, write: Callable[..., None]) -> Callable[..., Any]:
     """One loop for each width, of which the one is run that is asked for."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -77,17 +81,15 @@ def _for_each_width(dtype: str, write: Callable[..., None]) -> Callable[..., Any
         width, *others = arguments
         for each in WIDTHS:
             with builder.if_then(builder.icmp_signed("==", width, ir.Constant(_WORD, each))):
-                write(_Maker(builder, each, dtype), *others)
+                write(_Maker(builder, each, dtype, index), *others)
         return context.get_dummy_value()
 
     return generate
 
 
-def _forward(
-    make: "_Maker", tile: Any, indices: Any, order: Any, values: Any, count: Any, out: Any
-) -> None:
+def _forward(make: "_Maker", tile: Any, indices: Any, values: Any, count: Any, out: Any) -> None:
     def body(k: Any, totals: list[Any]) -> list[Any]:
-        weight = make.spread(make.load(make.at(values, make.index(order, k))))
+        weight = make.spread(make.load(make.at(values, k)))
         neighbour = make.row(tile, make.index(indices, k))
         return [
             make.add_product(total, weight, make.load(place))
@@ -101,7 +103,6 @@ def _backward(
     make: "_Maker",
     tile: Any,
     indices: Any,
-    order: Any,
     values: Any,
     count: Any,
     out: Any,
@@ -114,8 +115,7 @@ def _backward(
     inputs = make.row(x)
 
     def body(k: Any, totals: list[Any]) -> list[Any]:
-        place = make.index(order, k)
-        weight = make.spread(make.load(make.at(values, place)))
+        weight = make.spread(make.load(make.at(values, k)))
         neighbours = make.row(tile, make.index(indices, k))
         # Two sums, so that one need not wait for the other.
         sums: list[Any] = [None, None]
@@ -125,7 +125,7 @@ def _backward(
             new.append(make.add_product(total, weight, vector))
             sums[number % 2] = make.add_product(sums[number % 2], make.load(inputs[number]), vector)
         product = sums[0] if sums[1] is None else builder.fadd(*sums, flags=_FAST)
-        there = make.at(gradient, place)
+        there = make.at(gradient, k)
         before = builder.select(adds, make.load(there), ir.Constant(make.number, 0.0))
         builder.store(builder.fadd(before, make.total(product)), there)
         return new
@@ -136,8 +136,10 @@ def _backward(
 class _Maker:
     """Writes the few kinds of instructions that the loops are made of."""
 
-    def __init__(self, builder: Any, width: int, dtype: str):
+    def __init__(self, builder: Any, width: int, dtype: str, index: str):
         self.builder = builder
+        self.place = _INDICES[index]
+        self.signed = index == "int32"
         self.width = width
         self.number = _NUMBERS[dtype]
         self.bytes = BYTES[dtype]
@@ -151,8 +153,9 @@ class _Maker:
 
     def index(self, address: Any, k: Any) -> Any:
         """The k-th entry of an array of indices."""
-        array = self.builder.inttoptr(address, _INDEX.as_pointer())
-        return self.builder.sext(self.builder.load(self.builder.gep(array, [k])), _WORD)
+        array = self.builder.inttoptr(address, self.place.as_pointer())
+        widen = self.builder.sext if self.signed else self.builder.zext
+        return widen(self.builder.load(self.builder.gep(array, [k])), _WORD)
 
     def row(self, address: Any, index: Any = None) -> list[Any]:
         """The places of the vectors of a row of a tile."""
@@ -176,8 +179,8 @@ class _Maker:
     def spread(self, number: Any) -> Any:
         """A vector of one number, again and again."""
         nothing = ir.Constant(self.vector, ir.Undefined)
-        one = self.builder.insert_element(nothing, number, ir.Constant(_INDEX, 0))
-        zeros = ir.Constant(ir.VectorType(_INDEX, self.lanes), [0] * self.lanes)
+        one = self.builder.insert_element(nothing, number, ir.Constant(_LANE, 0))
+        zeros = ir.Constant(ir.VectorType(_LANE, self.lanes), [0] * self.lanes)
         return self.builder.shuffle_vector(one, nothing, zeros)
 
     def add_product(self, total: Any, a: Any, b: Any) -> Any:
@@ -189,7 +192,7 @@ class _Maker:
         lanes = self.lanes
         while lanes > 1:
             nothing = ir.Constant(ir.VectorType(self.number, lanes), ir.Undefined)
-            kind = ir.VectorType(_INDEX, lanes // 2)
+            kind = ir.VectorType(_LANE, lanes // 2)
             halves = [
                 self.builder.shuffle_vector(
                     vector, nothing, ir.Constant(kind, list(range(first, first + lanes // 2)))
@@ -198,7 +201,7 @@ class _Maker:
             ]
             vector = self.builder.fadd(*halves, flags=_FAST)
             lanes //= 2
-        return self.builder.extract_element(vector, ir.Constant(_INDEX, 0))
+        return self.builder.extract_element(vector, ir.Constant(_LANE, 0))
 
     def loop(self, count: Any, body: Callable[[Any, list[Any]], list[Any]]) -> list[Any]:
         """Runs `body(k, totals)` for k from 0 to count - 1; the totals start at 0."""

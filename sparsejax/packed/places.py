@@ -24,8 +24,8 @@ from sparsejax.typing import Masks, Params
 class Places:
     """Where the entries of a sparse parameter are, by rows and by columns of its view.
 
-    The entries are in the order of the rows. Indices of rows and columns take 16 bits where that is
-    enough: with them and one of 32 bits, each entry takes 8 bytes.
+    The entries are in the order of the rows. Indices of rows and columns are uint16 where that is
+    enough, else int32: with one more of int32, each entry takes 8 bytes, or 12.
 
     Attributes:
       row_pointers: Where each row starts among the entries, and the last one ends, int32.
@@ -77,10 +77,10 @@ class Places:
         return Indexed(
             values,
             self.row_pointers,
-            self.columns.astype(jnp.int32),
-            jnp.arange(self.count, dtype=jnp.int32),
+            self.columns,
+            None,
             self.column_pointers,
-            self.rows.astype(jnp.int32),
+            self.rows,
             self.by_column,
             self.shape,
         )
@@ -117,12 +117,16 @@ def places_of(mask: jax.Array, count: int | None = None) -> Places:
         column_pointers = jnp.searchsorted(columns[by_column], jnp.arange(width + 1))
     return Places(
         jnp.searchsorted(rows, jnp.arange(height + 1)).astype(jnp.int32),
-        columns.astype(matrix.smallest_uint(max(width - 1, 0))),
+        columns.astype(_index_type(width)),
         column_pointers.astype(jnp.int32),
-        by_rows.astype(matrix.smallest_uint(max(height - 1, 0))),
+        by_rows.astype(_index_type(height)),
         by_column,
         mask.shape,
     )
+
+
+def _index_type(length: int) -> Any:
+    return jnp.uint16 if length <= 2**16 else jnp.int32
 
 
 def is_places(x: Any) -> bool:
