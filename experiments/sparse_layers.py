@@ -39,7 +39,7 @@ def _multiply_sparse(call: Any, args: Any, options: Any, context: Any) -> Any:
     module = context.module
     if context.method_name != "__call__" or not isinstance(module, nn.Dense | nn.Conv):
         return call(*args, **options)
-    kernel = module.get_variable("params", "kernel")
+    kernel: Any = module.get_variable("params", "kernel")
     if kernel is None or isinstance(kernel, jax.Array):
         return call(*args, **options)
     if not _is_product(module):
