@@ -205,9 +205,9 @@ def _curves(members: Sequence[runs.Run]) -> dict[str, Any]:
     """Runs over time, at the same at most `CURVE_POINTS` steps.
 
     Returns:
-      ``steps``; ``accuracy`` and ``churn``: the `mean` over the runs that came there, its `sd`, and
-      `runs`, each by itself; ``layers``: each one's name and its mean densities, a single one if
-      they do not change.
+      ``steps``; ``accuracy``, ``churn`` and ``explored``: the `mean` over the runs that came there,
+      its `sd`, and `runs`, each by itself; ``layers``: each one's name and its mean densities, a
+      single one if they do not change.
     """
     columns = [
         pd.json_normalize(lines, sep="\0", max_level=0).set_index("step")
@@ -220,7 +220,7 @@ def _curves(members: Sequence[runs.Run]) -> dict[str, Any]:
         steps = [steps[round(i * last / (CURVE_POINTS - 1))] for i in range(CURVE_POINTS)]
     columns = [column.reindex(steps) for column in columns]
     curves: dict[str, Any] = {"steps": steps}
-    for key in ("accuracy", "churn"):
+    for key in ("accuracy", "churn", "explored"):
         known = [column[key] for column in columns if key in column]
         if known:
             frame = pd.concat(known, axis=1).astype(float)

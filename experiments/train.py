@@ -29,8 +29,8 @@ from experiments.costs import costs
 from experiments.data import Dataset, Split, batch_indices
 from experiments.errors import UserError
 from experiments.forward import mean_loss, training_pass
-from sparsejax.masks import Kept, path_name
-from sparsejax.metrics import churn, densities
+from sparsejax.masks import Kept, find_in_state, path_name
+from sparsejax.metrics import churn, densities, explored
 from sparsejax.reparameterization import Reparameterization
 from sparsejax.typing import Masks
 
@@ -351,12 +351,15 @@ def look_at_masks(experiment: Experiment, state: TrainState) -> tuple[TrainState
     Returns:
       The state, and ``density``: the kept share of each prunable parameter, by path. A sparse
       network has also ``churn``: of the connections that the masks keep now or kept at the
-      evaluation before (at the first: at the beginning), the share that only one of them keeps.
+      evaluation before (at the first: at the beginning), the share that only one of them keeps;
+      and where the rule records it, ``explored``: the share of all that were ever kept.
     """
     now = masks(experiment, state)
     record: dict[str, Any] = {"density": densities(stored(experiment, state), now)}
     if experiment.sparse:
         record["churn"] = churn(stored(experiment, state), state.evaluated_masks, now)
+        if find_in_state(state.opt_state, "explored"):
+            record["explored"] = explored(stored(experiment, state), state.opt_state)
         # Copies: the next dispatch donates the state, in which no array may occur twice.
         state = state._replace(evaluated_masks=jax.tree.map(jnp.copy, now))
     return state, record

@@ -153,5 +153,9 @@ const FIGURES = [
     name: "mask churn", title: "Mask churn", scale: { start: 0 },
     caption: "Mask churn: of the connections kept at this evaluation or at the one before, the share kept at only one of them.",
   }) },
+  { id: "explored", place: "training", needs: "explored", describe: (theme) => stepsFigure(theme, "explored", {
+    name: "explored share", title: "Explored share", scale: { start: 0 },
+    caption: "Explored share R_s: of all connections, those that have been kept at any time so far.",
+  }) },
   { id: "layers", place: "training", wide: true, describe: layersFigure, choose: true },
-];
+].filter((figure) => !figure.needs || DATA.settings.some((s) => s[figure.needs]));

@@ -98,7 +98,7 @@ def write_run(
         value = (accuracy or 0.5) * (1 - 0.5 ** (i + 1))
         density = {"Dense_0/kernel": 1 - sparsity, "Dense_10/kernel": 1.0, "Dense_2/kernel": 0.5}
         line = line | {"kind": "validation", "accuracy": value, "density": density}
-        lines.append(line | ({"churn": 0.5 ** (i + 2)} if rule else {}))
+        lines.append(line | ({"churn": 0.5 ** (i + 2), "explored": 0.1 * i} if rule else {}))
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     if error is not None:
         (folder / "error.txt").write_text(error)

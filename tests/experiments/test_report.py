@@ -283,7 +283,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def test_figures_are_saved_as_svg_and_png(opened):
-    for name in ("sparsity", "flops", "bytes", "curves", "churn", "layers"):
+    for name in ("sparsity", "flops", "bytes", "curves", "churn", "explored", "layers"):
         root = ET.fromstring(opened.execute_script(f"return report.svg('{name}')").encode())
         assert root.tag == f"{SVG}svg"
         texts = [text.text for text in root.iter(f"{SVG}text")]

@@ -56,6 +56,7 @@ def test_methods_settings_and_statistics(tmp_path):
         assert setting["accuracy"]["mean"] == pytest.approx(expected, rel=1e-3)
         assert len(setting["accuracy"]["runs"]) == 3
         assert setting["churn"]["mean"] == pytest.approx([0.5**i for i in range(2, 7)], rel=1e-3)
+        assert setting["explored"]["mean"] == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4])
         assert [name for name, _ in setting["layers"]] == [
             "Dense_0/kernel", "Dense_2/kernel", "Dense_10/kernel"
         ]  # fmt: skip

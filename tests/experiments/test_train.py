@@ -181,6 +181,17 @@ def test_evaluations_record_densities_and_churn(tmp_path, tiny):
     assert lines[2]["churn"] == 0  # the masks do not move any more after step 9, nor at it
 
 
+def test_evaluations_record_what_was_explored(tmp_path, tiny):
+    tiny.rule.name = "rigl_itop"
+    result = train(tiny, tmp_path, console=_console())
+    lines = [line for line in result.history if line["kind"] == "validation"]
+    [ever] = jax.tree.leaves(
+        sparsejax.masks.find_in_state(result.state.opt_state, "explored")[0]["Dense_0"]["kernel"]
+    )
+    assert lines[-1]["explored"] == pytest.approx(float(ever.mean()))
+    assert 0.2 < lines[0]["explored"] < lines[-1]["explored"] < 1
+
+
 def test_a_dense_network_has_densities_and_no_churn(tmp_path, tiny):
     tiny.rule = None
     result = train(tiny, tmp_path, console=_console())
