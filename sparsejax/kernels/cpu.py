@@ -24,6 +24,7 @@ _CACHE = 256 * 1024  # bytes of a tile, so that it stays in the cache of a core
 _BLOCK = 256  # neurons that a thread transposes in one go
 _LINES = 16  # of them side by side
 _CHUNKS = 8  # a thread, so that all end at about the same time
+_SMALL = 1 << 16  # operations that one thread has done before a second one comes to help
 
 
 @functools.cache
@@ -124,12 +125,16 @@ def _width(batch: int, neurons: int, bytes_each: int) -> int:
 def _tile(x: jax.Array, width: int) -> jax.Array:
     """(batch, neurons) as tiles, filled up with zeros."""
     batch, neurons = x.shape
+    if width == 1:
+        return x.reshape(batch, neurons, 1)
     tiles = jax.ShapeDtypeStruct((-(-batch // width), neurons, width), x.dtype)
     return jax.ffi.ffi_call(_registered("tile", x.dtype.name), tiles)(x)
 
 
 def _untile(tiles: jax.Array, batch: int) -> jax.Array:
     """And back: what fills up is left out."""
+    if tiles.shape[2] == 1:
+        return tiles.reshape(batch, tiles.shape[1])
     x = jax.ShapeDtypeStruct((batch, tiles.shape[1]), tiles.dtype)
     return jax.ffi.ffi_call(_registered("untile", tiles.dtype.name), x)(tiles)
 
@@ -153,7 +158,7 @@ def _forward(dtype: str, index: str) -> Any:
     number_bytes, index_bytes = rows.BYTES[dtype], rows.INDEX_BYTES[index]
 
     @njit
-    def prepare(frame: int, job: int, threads: int) -> None:
+    def prepare(frame: int, job: int, threads: int) -> int:
         head = call_frame.words(job, WORDS)
         for i in range(4):
             head[FIRST + i] = call_frame.data(call_frame.argument(frame, i))
@@ -162,11 +167,14 @@ def _forward(dtype: str, index: str) -> Any:
         head[FIRST + 5] = call_frame.size(tiles, 1)
         outputs = call_frame.size(y, 1)
         head[FIRST + 6] = outputs
-        count = call_frame.size(tiles, 0)
+        count, width = call_frame.size(tiles, 0), call_frame.size(tiles, 2)
+        if call_frame.size(call_frame.argument(frame, 1), 0) * count * width < _SMALL:
+            threads = 1
         pieces = 1 if threads == 1 else min(max(_CHUNKS * threads // max(count, 1), 1), outputs)
         each = max(-(-outputs // max(pieces, 1)), 1)
-        head[FIRST + 7], head[FIRST + 8] = each, call_frame.size(tiles, 2)
+        head[FIRST + 7], head[FIRST + 8] = each, width
         head[CHUNKS] = count * -(-outputs // each)
+        return threads
 
     @njit
     def chunk(job: int, number: int) -> None:
@@ -197,7 +205,7 @@ def _backward(dtype: str, index: str) -> Any:
     number_bytes, index_bytes = rows.BYTES[dtype], rows.INDEX_BYTES[index]
 
     @njit
-    def prepare(frame: int, job: int, threads: int) -> None:
+    def prepare(frame: int, job: int, threads: int) -> int:
         head = call_frame.words(job, WORDS)
         for i in range(5):
             head[FIRST + i] = call_frame.data(call_frame.argument(frame, i))
@@ -209,15 +217,18 @@ def _backward(dtype: str, index: str) -> Any:
         inputs = call_frame.size(x, 1)
         head[FIRST + 8] = inputs
         head[FIRST + 9] = call_frame.size(dy, 1)
+        entries, width = call_frame.size(dvalues, 0), call_frame.size(x, 2)
+        if entries * head[FIRST + 7] * width < _SMALL:
+            threads = 1
         each = max(-(-inputs // (1 if threads == 1 else _CHUNKS * threads)), 1)
-        head[FIRST + 10], head[FIRST + 11] = each, call_frame.size(x, 2)
+        head[FIRST + 10], head[FIRST + 11] = each, width
         head[CHUNKS] = -(-inputs // each)
         # Padding is in no row, and without examples no row is computed.
-        entries = call_frame.size(dvalues, 0)
         start = carray(call_frame.pointer(head[FIRST + 3]), (inputs + 1,), np.int32)
         if start[inputs] < entries or head[FIRST + 7] == 0:
             zeros = carray(call_frame.pointer(head[FIRST + 6]), (entries * number_bytes,), np.uint8)
             zeros[:] = 0
+        return threads
 
     @njit
     def chunk(job: int, number: int) -> None:
@@ -252,7 +263,7 @@ def _tiling(dtype: str, back: bool) -> Any:
     kind = np.dtype(dtype).type
 
     @njit
-    def prepare(frame: int, job: int, threads: int) -> None:
+    def prepare(frame: int, job: int, threads: int) -> int:
         head = call_frame.words(job, WORDS)
         tiles, x = call_frame.result(frame, 0), call_frame.argument(frame, 0)
         if back:
@@ -262,6 +273,7 @@ def _tiling(dtype: str, back: bool) -> Any:
             head[FIRST + 2 + axis] = call_frame.size(tiles, axis)
         head[FIRST + 5] = call_frame.size(x, 0)
         head[CHUNKS] = head[FIRST + 2] * -(-head[FIRST + 3] // _BLOCK)
+        return threads if head[FIRST + 3] * head[FIRST + 5] >= _SMALL else 1
 
     @njit
     def chunk(job: int, number: int) -> None:
@@ -291,7 +303,7 @@ def _tiling(dtype: str, back: bool) -> Any:
 
 def _sort() -> Any:
     @njit
-    def prepare(frame: int, job: int, threads: int) -> None:
+    def prepare(frame: int, job: int, threads: int) -> int:
         head = call_frame.words(job, WORDS)
         for i in range(2):
             head[FIRST + i] = call_frame.data(call_frame.argument(frame, i))
@@ -301,6 +313,7 @@ def _sort() -> Any:
         head[FIRST + 9] = call_frame.size(call_frame.result(frame, 0), 0) - 1
         head[FIRST + 10] = call_frame.size(call_frame.result(frame, 3), 0) - 1
         head[CHUNKS] = 1
+        return 1
 
     @njit
     def ints(address: int, count: int) -> Any:

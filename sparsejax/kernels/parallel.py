@@ -45,7 +45,7 @@ def handler(prepare: Any, chunk: Any) -> tuple[Any, Callable[[], object]]:
 
     Args:
       prepare: `(frame, job, threads)` writes the number of chunks into the job's word `CHUNKS`, and
-        what `chunk` needs into those from `FIRST` on.
+        what `chunk` needs into those from `FIRST` on. It returns how many threads that is worth.
       chunk: `(job, number)` does one chunk.
 
     Returns:
@@ -86,7 +86,7 @@ def handler(prepare: Any, chunk: Any) -> tuple[Any, Callable[[], object]]:
         head = call_frame.words(job, WORDS)
         head[:] = 0
         threads = call_frame.threads(frame)
-        prepare(frame, job, threads)
+        threads = prepare(frame, job, threads)
         chunks = head[CHUNKS]
         helpers = max(min(threads, chunks) - 1, 0)
         head[_USERS] = 1 + helpers
