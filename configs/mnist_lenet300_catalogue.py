@@ -10,7 +10,22 @@ for a sparsity but for a penalty have one setting, and SR-STE is 2:4. The dense 
 
     python -m experiments.main --config configs/mnist_lenet300_catalogue.py --workdir runs/dense5
 
-Time: about 10 seconds a run on one CPU core, 417 runs. Result: not measured yet.
+Time: 156 minutes of training in 417 runs on two CPU cores. Result: in RESULTS.md. At 98 % the
+straight-through estimator, GraNet, CrAM, movement pruning and OBD come within 1.6 points of the
+dense network's 98.29 %.
+
+Static random masks, ERK, reach 92.94 ± 0.22 % there. Some methods do worse, and this is why:
+
+  - Random pruning, GMP with its three schedules, MEST, CHT, DSR, DeepR and powerprop have, as in
+    their files, one sparsity for all layers, which leaves 20 of the last layer's 1,000 weights, two
+    for each class, where ERK leaves 367. With ERK in its place seed 0 gives, at 98 %, GMP 96.26,
+    CHT 93.41, DSR 93.27, MEST 93.20, random pruning 93.15, DeepR 83.50 and powerprop 46.37 %: that
+    was all with the first five. DeepR has few steps for a random walk, and powerprop prunes at the
+    end and trains no further.
+  - Magnitude at initialization chooses among all layers, and the first has the smallest weights,
+    drawn with a variance of 1 / inputs: it loses them all, and the network answers with one class.
+  - GraSP leaves the first layer 1,665 weights where static masks leave 3,621: by 0.65 points worse.
+    Taylor pruning lies within the seeds' deviation of static masks.
 """
 
 import importlib
