@@ -39,8 +39,15 @@ def test_a_sweep():
     assert runs[-1] == {"rule.sparsity": 0.95, "seed": 2}
 
 
-def test_a_rule_of_ones_own():
+def test_packed_training():
     exec(compile(_blocks()[2], "README.md", "exec"), names := {})
+    state = names["state"]
+    assert state.values["kernel"].shape == (205,)
+    assert int((state.params()["kernel"] != 0).sum()) == int(state.masks()["kernel"].sum()) == 205
+
+
+def test_a_rule_of_ones_own():
+    exec(compile(_blocks()[3], "README.md", "exec"), names := {})
     rule = names["prune_by_age"](0.5, period=1)
     params = {"w": jnp.ones((2, 2))}
     grads = {"w": jnp.array([[3.0, 1.0], [2.0, 4.0]])}
