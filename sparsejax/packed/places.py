@@ -6,6 +6,7 @@ an ordinary pytree, with the (count,) values at these places in the place of eac
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,8 +61,7 @@ class Places:
 
     def mask(self) -> jax.Array:
         """Returns the mask, of the shape of the parameter."""
-        none = jnp.zeros(math.prod(self.shape), bool)
-        return none.at[self.flat()].set(True, **_SORTED).reshape(self.shape)
+        return self.scatter(jnp.ones(self.count, bool))
 
     def gather(self, array: jax.Array) -> jax.Array:
         """Returns the entries of an array of the parameter's shape at these places."""
@@ -181,9 +181,7 @@ def pack(params: Params, topology: Any) -> Params:
     >>> packed["w"].tolist(), packed["b"].tolist()
     ([2.0, 3.0], [1.0, 1.0])
     """
-    return jax.tree.map(
-        lambda t, p: t.gather(p) if is_places(t) else p, topology, params, is_leaf=is_places
-    )
+    return _where_sparse(Places.gather, topology, params)
 
 
 def unpack(values: Params, topology: Any) -> Params:
@@ -193,9 +191,7 @@ def unpack(values: Params, topology: Any) -> Params:
     >>> unpack({"w": jnp.array([2.0, 3.0])}, topology)["w"].tolist()
     [[0.0, 2.0], [3.0, 0.0]]
     """
-    return jax.tree.map(
-        lambda t, v: t.scatter(v) if is_places(t) else v, topology, values, is_leaf=is_places
-    )
+    return _where_sparse(Places.scatter, topology, values)
 
 
 def weights(values: Params, topology: Any) -> Params:
@@ -205,6 +201,14 @@ def weights(values: Params, topology: Any) -> Params:
     >>> weights({"w": jnp.array([2.0, 3.0])}, topology)["w"].todense().tolist()
     [[0.0, 2.0], [3.0, 0.0]]
     """
+    return _where_sparse(Places.weights, topology, values)
+
+
+def _where_sparse(function: Callable[[Places, Any], Any], topology: Any, tree: Params) -> Params:
+    """The function of places and leaf where a topology has places; the other leaves as they are."""
     return jax.tree.map(
-        lambda t, v: t.weights(v) if is_places(t) else v, topology, values, is_leaf=is_places
+        lambda t, leaf: function(t, leaf) if is_places(t) else leaf,
+        topology,
+        tree,
+        is_leaf=is_places,
     )
