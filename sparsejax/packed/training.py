@@ -11,7 +11,7 @@ from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jax.interpreters.partial_eval import dce_jaxpr
 
 from sparsejax.packed import places
-from sparsejax.transforms import MaskState, slot_masks
+from sparsejax.transforms import MaskState, reset_slots, slot_masks
 from sparsejax.typing import Masks, Params
 
 
@@ -112,7 +112,7 @@ def packed(
         topology = places.topology_of(params, rule_state.masks)
         values = places.pack(params, topology)
         inner_state = inner.init(values)
-        slot_masks(inner, inner_state, values, _per_value(topology, values))
+        slot_masks(inner, inner_state, values, values)  # refuses what it cannot reset
         return PackedState(values, topology, _without_masks(rule_state), inner_state)
 
     def moves(state: PackedState) -> jax.Array:
@@ -132,14 +132,11 @@ def packed(
         )
         found, stays, values = _compare(state.topology, topology, rule_state.masks, state.values)
         inner_state = jax.tree.map(
-            lambda stay, at, slot, fresh: (
-                slot if stay is True else jnp.where(stay, jnp.take(slot, at, axis=-1), fresh)
-            ),
-            slot_masks(inner, state.inner_state, state.values, stays),
+            lambda at, slot: slot if at is True else jnp.take(slot, at, axis=-1),
             slot_masks(inner, state.inner_state, state.values, found),
             state.inner_state,
-            inner.init(values),
         )
+        inner_state = reset_slots(inner, inner_state, values, stays)
         state = PackedState(values, topology, _without_masks(rule_state), inner_state)
         return state, places.pack(grads, topology)
 
@@ -152,20 +149,21 @@ def packed(
         alone = (lambda params: loss(params)[0]) if has_aux else loss
         moved = _only_what_counts(moves, state)
         count = optax.safe_increment(state.rule_state.count)
-        state = state._replace(
-            rule_state=state.rule_state._replace(count=count, moved=jnp.asarray(moved))
-        )
 
         def turn(carry: Any) -> Any:
-            before = carry[1]._replace(rule_state=carry[1].rule_state._replace(count=count - 1))
-            after, grads = move(before, alone)
-            return jnp.zeros_like(moved), after, grads
+            _, state, grads = carry
+            state, at_new_places = move(state, alone)
+            # No step follows that would use them, and a rule such as SET does without, too: then
+            # XLA leaves the dense gradient out.
+            return jnp.zeros_like(moved), state, grads if replace_step else at_new_places
 
         if moved is not False:
             # A loop of at most one turn: lax.cond would copy everything at every step.
             _, state, grads = jax.lax.while_loop(
                 lambda carry: carry[0], turn, (moved, state, grads)
             )
+        rule_state = state.rule_state._replace(count=count, moved=jnp.asarray(moved))
+        state = state._replace(rule_state=rule_state)
 
         def train(values: Params, inner_state: Any) -> tuple[Params, Any]:
             extra = {"value": value[0] if has_aux else value, "grad": grads}
@@ -205,16 +203,6 @@ def _without_masks(state: MaskState) -> MaskState:
 def _with_masks(state: PackedState) -> MaskState:
     masks = state.masks()
     return state.rule_state._replace(masks=masks, stays=masks)
-
-
-def _per_value(topology: Any, values: Params) -> Params:
-    """A mask of each packed leaf, as a tree of masks has it: a scalar where it is dense."""
-    return jax.tree.map(
-        lambda t, v: jnp.ones(v.shape, bool) if places.is_places(t) else jnp.ones((), bool),
-        topology,
-        values,
-        is_leaf=places.is_places,
-    )
 
 
 def _compare(old: Any, new: Any, masks: Masks, values: Params) -> tuple[Params, Params, Params]:

@@ -140,6 +140,15 @@ def test_a_static_network_is_never_made_dense():
         assert f"[{rows * columns}]" not in text
 
 
+@pytest.mark.parametrize("rule", ["set", "rigl"])
+def test_a_dense_gradient_is_computed_where_the_rule_asks_for_one(rule):
+    start, loss = problem()
+    trainer = packed.packed(optax.adam(0.02), RULES[rule](), replace_step=True)
+    step = jax.jit(lambda state: trainer.step(state, loss))
+    # All products with sparse matrices are calls of the kernels.
+    assert (" dot(" in step.lower(trainer.init(start)).compile().as_text()) == (rule == "rigl")
+
+
 @pytest.mark.parametrize("shape", [(7,), (1, 9), (9, 1), (5, 300), (3, 3, 4, 6), (0, 4)])
 @pytest.mark.parametrize("density", [0.0, 0.4, 1.0])
 def test_places_hold_what_is_on_a_mask(shape, density):
@@ -154,6 +163,26 @@ def test_places_hold_what_is_on_a_mask(shape, density):
     np.testing.assert_array_equal(values, np.asarray(array)[mask])
     np.testing.assert_array_equal(places.scatter(values), np.where(mask, array, 0))
     np.testing.assert_array_equal(places.weights(values).todense(), np.where(mask, array, 0))
+
+
+@pytest.mark.parametrize("shape", [(50_000, 2), (2, 50_000), (70_000, 2)])
+def test_products_reach_the_last_of_many_neurons(shape):
+    rng = np.random.default_rng(3)
+    mask = np.zeros(shape, bool)
+    mask[-3:, -3:] = True
+    w, x = rng.normal(size=shape).astype(np.float32), rng.normal(size=(8, shape[0]))
+    dy = jnp.asarray(rng.normal(size=(8, shape[1])), jnp.float32)
+    places = packed.places_of(jnp.asarray(mask))
+
+    def product(x, values):
+        return sparse_matmul(x, places.weights(values))
+
+    y, back = jax.vjp(product, jnp.asarray(x, jnp.float32), places.gather(jnp.asarray(w)))
+    dx, dvalues = back(dy)
+    kept = np.where(mask, w, 0)
+    np.testing.assert_allclose(y, x @ kept, atol=1e-5)
+    np.testing.assert_allclose(dx, np.asarray(dy) @ kept.T, atol=1e-5)
+    np.testing.assert_allclose(dvalues, (x.T @ np.asarray(dy))[mask], atol=1e-4)
 
 
 def test_places_are_the_same_without_the_kernels(monkeypatch):
