@@ -1,8 +1,8 @@
 """Products with sparse matrices on the CPU: Numba's machine code, called by XLA itself.
 
-Arrays of examples go in as tiles, (tiles, neurons, width): of each neuron `width` examples side by
-side. So the inner loops run along memory, whatever the places of the weights are, and a tile of one
-layer stays in a core's cache.
+Each thread has rows of the result, or of the gradient, and turns all examples into tiles for
+itself. What it writes is its own, so no thread waits for another: that each of them makes a tile
+takes less time than waiting would. And sums are always taken in the same order.
 """
 
 import functools
@@ -15,15 +15,11 @@ import numpy as np
 from numba import carray, njit
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
-from sparsejax.kernels import call_frame, parallel, rows
+from sparsejax.kernels import call_frame, parallel, rows, tiles
 from sparsejax.kernels.parallel import CHUNKS, FIRST, WORDS
 
 _lock = threading.Lock()
-_ROW = 256  # bytes of a row, so that it stays in registers
-_CACHE = 256 * 1024  # bytes of a tile, so that it stays in the cache of a core
-_BLOCK = 256  # neurons that a thread transposes in one go
-_LINES = 16  # of them side by side
-_CHUNKS = 8  # a thread, so that all end at about the same time
+_COST = 4  # entries that take as long as a row does beside its entries
 _SMALL = 1 << 16  # operations that one thread has done before a second one comes to help
 
 
@@ -39,7 +35,7 @@ def why_not() -> str | None:
             places = jnp.array([0, 1], jnp.int32), jnp.array([1, 0], jnp.int32)
             x = jnp.arange(27, dtype=jnp.float32).reshape(9, 3)
             *_, pointers, sources, order = sort(*places, 3, 2)
-            y = forward(x, jnp.array([2, 3], jnp.float32)[order], pointers, sources, 2)
+            y = forward(x, jnp.array([2, 3], jnp.float32), order, pointers, sources, 2)
             right = np.allclose(y, x @ weights)
     except Exception as error:
         return f"the kernels could not be made or called: {error}"
@@ -67,76 +63,59 @@ def sort(r: jax.Array, c: jax.Array, height: int, width: int) -> tuple[jax.Array
 
 
 def forward(
-    x: jax.Array, values: jax.Array, pointers: jax.Array, sources: jax.Array, outputs: int
+    x: jax.Array,
+    values: jax.Array,
+    order: jax.Array | None,
+    pointers: jax.Array,
+    sources: jax.Array,
+    outputs: int,
 ) -> jax.Array:
     """Returns x @ w.
 
     Args:
       x: (batch, inputs), float32 or float64.
-      values: The entries of w column by column, of the same type.
+      values: The entries of w, of the same type.
+      order: The places among them of the entries column by column, int32; None if that is how they
+        are stored.
       pointers: Where each column starts, and the last one ends, int32.
-      sources: The rows of the entries, uint16 or int32.
+      sources: The rows of the entries, column by column, uint16 or int32.
       outputs: Columns of w.
     """
-    batch, inputs = x.shape
-    width = _width(batch, inputs, x.dtype.itemsize)
-    tiles = _tile(x, width)
-    y = jax.ShapeDtypeStruct((tiles.shape[0], outputs, width), x.dtype)
-    call = jax.ffi.ffi_call(_registered("forward", x.dtype.name, sources.dtype.name), y)
-    return _untile(call(tiles, values, pointers, sources), batch)
+    y = jax.ShapeDtypeStruct((x.shape[0], outputs), x.dtype)
+    return _call("forward", y, order, sources, x, values, pointers)
 
 
 def backward(
-    x: jax.Array, dy: jax.Array, values: jax.Array, pointers: jax.Array, targets: jax.Array
+    x: jax.Array,
+    dy: jax.Array,
+    values: jax.Array,
+    order: jax.Array | None,
+    pointers: jax.Array,
+    targets: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     """Returns the gradients of the inputs, dy @ w.T, and of the values, (x.T @ dy) at their places.
 
     Args:
       x: (batch, inputs), float32 or float64.
       dy: (batch, outputs), of the same type.
-      values: The entries of w row by row, likewise.
+      values: The entries of w, likewise.
+      order: The places among them of the entries row by row, int32; None if that is how they are
+        stored.
       pointers: Where each row starts, and the last one ends, int32.
-      targets: The columns of the entries, uint16 or int32.
+      targets: The columns of the entries, row by row, uint16 or int32.
     """
-    batch, outputs = dy.shape
-    width = _width(batch, outputs, x.dtype.itemsize)
-    tiles, gradients = _tile(x, width), _tile(dy, width)
-    shapes = (
-        jax.ShapeDtypeStruct(tiles.shape, x.dtype),
-        jax.ShapeDtypeStruct(values.shape, x.dtype),
-    )
-    call = jax.ffi.ffi_call(_registered("backward", x.dtype.name, targets.dtype.name), shapes)
-    dx, dvalues = call(tiles, gradients, values, pointers, targets)
-    return _untile(dx, batch), dvalues
+    gradients = tuple(jax.ShapeDtypeStruct(a.shape, a.dtype) for a in (x, values))
+    dx, dvalues = _call("backward", gradients, order, targets, x, values, pointers, dy)
+    return dx, dvalues
 
 
-def _width(batch: int, neurons: int, bytes_each: int) -> int:
-    """The widest tile that stays in the cache and is not mostly padding."""
-    if batch <= 4:
-        return 1 if batch == 1 else 4
-    fitting = [
-        width
-        for width in rows.WIDTHS
-        if width <= 16 or (width * neurons * bytes_each <= _CACHE and width * bytes_each <= _ROW)
-    ]
-    return next((w for w in fitting if -batch % w <= batch / 8 and w > 8), 8)
-
-
-def _tile(x: jax.Array, width: int) -> jax.Array:
-    """(batch, neurons) as tiles, filled up with zeros."""
-    batch, neurons = x.shape
-    if width == 1:
-        return x.reshape(batch, neurons, 1)
-    tiles = jax.ShapeDtypeStruct((-(-batch // width), neurons, width), x.dtype)
-    return jax.ffi.ffi_call(_registered("tile", x.dtype.name), tiles)(x)
-
-
-def _untile(tiles: jax.Array, batch: int) -> jax.Array:
-    """And back: what fills up is left out."""
-    if tiles.shape[2] == 1:
-        return tiles.reshape(batch, tiles.shape[1])
-    x = jax.ShapeDtypeStruct((batch, tiles.shape[1]), tiles.dtype)
-    return jax.ffi.ffi_call(_registered("untile", tiles.dtype.name), x)(tiles)
+def _call(
+    kind: str, results: Any, order: jax.Array | None, indices: jax.Array, *arguments: jax.Array
+) -> Any:
+    """Calls the handler for these types; an order of no entries stands for none."""
+    name = _registered(kind, arguments[0].dtype.name, indices.dtype.name)
+    order = jnp.zeros(0, jnp.int32) if order is None else order
+    return jax.ffi.ffi_call(name, results)(indices, order, *arguments)
 
 
 @functools.cache
@@ -153,55 +132,49 @@ def _registered(kind: str, *dtypes: str) -> str:
 _names: set[str] = set()
 
 
+@njit
+def _bound(start: Any, piece: int, pieces: int) -> int:
+    """The row at which a piece begins, if rows are shared out by what they take."""
+    count = len(start) - 1
+    target = (start[count] + _COST * count) * piece // pieces
+    low, high = 0, count
+    while low < high:
+        middle = (low + high) // 2
+        if start[middle] + _COST * middle < target:
+            low = middle + 1
+        else:
+            high = middle
+    return low if piece < pieces else count
+
+
+@functools.cache
+def _picking(dtype: str) -> tuple[Any, Any]:
+    """Makes two functions of `(values, order, begin, end, own)`.
+
+    The first writes the values of the entries from `begin` to `end`, which lie where the order
+    says, to `own`, one after the other. The second writes them back.
+    """
+    copy, number_bytes = rows.copy(dtype), rows.BYTES[dtype]
+
+    @njit
+    def pick(values: int, order: int, begin: int, end: int, own: int) -> None:
+        places = carray(call_frame.pointer(order), (end,), np.int32)
+        for k in range(begin, end):
+            place = values + np.int64(places[k]) * number_bytes
+            copy(place, own + (k - begin) * number_bytes)
+
+    @njit
+    def put(values: int, order: int, begin: int, end: int, own: int) -> None:
+        places = carray(call_frame.pointer(order), (end,), np.int32)
+        for k in range(begin, end):
+            place = values + np.int64(places[k]) * number_bytes
+            copy(own + (k - begin) * number_bytes, place)
+
+    return pick, put
+
+
 def _forward(dtype: str, index: str) -> Any:
-    row = rows.forward(dtype, index)
-    number_bytes, index_bytes = rows.BYTES[dtype], rows.INDEX_BYTES[index]
-
-    @njit
-    def prepare(frame: int, job: int, threads: int) -> int:
-        head = call_frame.words(job, WORDS)
-        for i in range(4):
-            head[FIRST + i] = call_frame.data(call_frame.argument(frame, i))
-        tiles, y = call_frame.argument(frame, 0), call_frame.result(frame, 0)
-        head[FIRST + 4] = call_frame.data(y)
-        head[FIRST + 5] = call_frame.size(tiles, 1)
-        outputs = call_frame.size(y, 1)
-        head[FIRST + 6] = outputs
-        count, width = call_frame.size(tiles, 0), call_frame.size(tiles, 2)
-        if call_frame.size(call_frame.argument(frame, 1), 0) * count * width < _SMALL:
-            threads = 1
-        pieces = 1 if threads == 1 else min(max(_CHUNKS * threads // max(count, 1), 1), outputs)
-        each = max(-(-outputs // max(pieces, 1)), 1)
-        head[FIRST + 7], head[FIRST + 8] = each, width
-        head[CHUNKS] = count * -(-outputs // each)
-        return threads
-
-    @njit
-    def chunk(job: int, number: int) -> None:
-        head = call_frame.words(job, WORDS)
-        tiles, values, pointers, sources, y, inputs, outputs, each, width = to_fixed_tuple(
-            head[FIRST : FIRST + 9], 9
-        )
-        step = width * number_bytes
-        pieces = -(-outputs // each)
-        tile, first = number // pieces, number % pieces * each
-        start = carray(call_frame.pointer(pointers), (outputs + 1,), np.int32)
-        for j in range(first, min(first + each, outputs)):
-            begin = np.int64(start[j])
-            row(
-                width,
-                tiles + tile * inputs * step,
-                sources + index_bytes * begin,
-                values + number_bytes * begin,
-                np.int64(start[j + 1]) - begin,
-                y + (tile * outputs + j) * step,
-            )
-
-    return parallel.handler(prepare, chunk)
-
-
-def _backward(dtype: str, index: str) -> Any:
-    row = rows.backward(dtype, index)
+    row, (into, back), (pick, _) = rows.forward(dtype, index), tiles.tiling(dtype), _picking(dtype)
     number_bytes, index_bytes = rows.BYTES[dtype], rows.INDEX_BYTES[index]
 
     @njit
@@ -209,94 +182,128 @@ def _backward(dtype: str, index: str) -> Any:
         head = call_frame.words(job, WORDS)
         for i in range(5):
             head[FIRST + i] = call_frame.data(call_frame.argument(frame, i))
-        x, dy = call_frame.argument(frame, 0), call_frame.argument(frame, 1)
-        dvalues = call_frame.result(frame, 1)
-        head[FIRST + 5] = call_frame.data(call_frame.result(frame, 0))
-        head[FIRST + 6] = call_frame.data(dvalues)
-        head[FIRST + 7] = call_frame.size(x, 0)
-        inputs = call_frame.size(x, 1)
-        head[FIRST + 8] = inputs
-        head[FIRST + 9] = call_frame.size(dy, 1)
-        entries, width = call_frame.size(dvalues, 0), call_frame.size(x, 2)
-        if entries * head[FIRST + 7] * width < _SMALL:
-            threads = 1
-        each = max(-(-inputs // (1 if threads == 1 else _CHUNKS * threads)), 1)
-        head[FIRST + 10], head[FIRST + 11] = each, width
-        head[CHUNKS] = -(-inputs // each)
-        # Padding is in no row, and without examples no row is computed.
-        start = carray(call_frame.pointer(head[FIRST + 3]), (inputs + 1,), np.int32)
-        if start[inputs] < entries or head[FIRST + 7] == 0:
-            zeros = carray(call_frame.pointer(head[FIRST + 6]), (entries * number_bytes,), np.uint8)
-            zeros[:] = 0
+        x, y = call_frame.argument(frame, 2), call_frame.result(frame, 0)
+        batch, outputs = call_frame.size(y, 0), call_frame.size(y, 1)
+        head[FIRST + 5], head[FIRST + 6] = call_frame.data(y), batch
+        head[FIRST + 7], head[FIRST + 8] = call_frame.size(x, 1), outputs
+        head[FIRST + 9] = tiles.width(batch, head[FIRST + 7], number_bytes)
+        head[FIRST + 10] = call_frame.size(call_frame.argument(frame, 1), 0)
+        entries = call_frame.size(call_frame.argument(frame, 3), 0)
+        threads = threads if entries * batch >= _SMALL else 1
+        head[CHUNKS] = max(min(threads, outputs), 1)
         return threads
 
     @njit
-    def chunk(job: int, number: int) -> None:
+    def chunk(job: int, piece: int) -> None:
         head = call_frame.words(job, WORDS)
-        x, dy, values, pointers, targets = to_fixed_tuple(head[FIRST : FIRST + 5], 5)
-        dx, dvalues, count, inputs, outputs, each, width = to_fixed_tuple(
-            head[FIRST + 5 : FIRST + 12], 7
-        )
-        start = carray(call_frame.pointer(pointers), (inputs + 1,), np.int32)
+        indices, order, x, values, pointers, y = to_fixed_tuple(head[FIRST : FIRST + 6], 6)
+        batch, inputs, outputs, width, ordered = to_fixed_tuple(head[FIRST + 6 : FIRST + 11], 5)
+        start = carray(call_frame.pointer(pointers), (outputs + 1,), np.int32)
+        first, last = _bound(start, piece, head[CHUNKS]), _bound(start, piece + 1, head[CHUNKS])
+        begin, end = np.int64(start[first]), np.int64(start[last])
         step = width * number_bytes
-        first = number * each
-        for tile in range(count):
-            for i in range(first, min(first + each, inputs)):
-                begin = np.int64(start[i])
-                row(
-                    width,
-                    dy + tile * outputs * step,
-                    targets + index_bytes * begin,
-                    values + number_bytes * begin,
-                    np.int64(start[i + 1]) - begin,
-                    dx + (tile * inputs + i) * step,
-                    x + (tile * inputs + i) * step,
-                    dvalues + number_bytes * begin,
-                    np.int64(tile > 0),
-                )
+        own = (end - begin) * number_bytes if ordered > 0 else 0
+        memory = call_frame.allocate((inputs + tiles.LINES) * step + own + tiles.LINE)
+        tile = memory + (-memory & tiles.LINE - 1)
+        block = tile + inputs * step
+        weights = values + begin * number_bytes
+        if ordered > 0:
+            weights = block + tiles.LINES * step
+            pick(values, order, begin, end, weights)
+        for number in range(-(-batch // width)):
+            into(x, batch, inputs, width, number, 0, inputs, tile)
+            for top in range(first, last, tiles.LINES):
+                count = min(tiles.LINES, last - top)
+                for j in range(count):
+                    entry = np.int64(start[top + j])
+                    row(
+                        width,
+                        tile,
+                        indices + entry * index_bytes,
+                        weights + (entry - begin) * number_bytes,
+                        np.int64(start[top + j + 1]) - entry,
+                        block + j * step,
+                    )
+                back(y, batch, outputs, width, number, top, count, block)
+        call_frame.release(memory)
 
     return parallel.handler(prepare, chunk)
 
 
-def _tiling(dtype: str, back: bool) -> Any:
-    """Makes the transposition into tiles, or back: XLA's own takes several times as long."""
-    kind = np.dtype(dtype).type
+def _backward(dtype: str, index: str) -> Any:
+    row, (into, back), (pick, put) = (
+        rows.backward(dtype, index),
+        tiles.tiling(dtype),
+        _picking(dtype),
+    )
+    number_bytes, index_bytes = rows.BYTES[dtype], rows.INDEX_BYTES[index]
 
     @njit
     def prepare(frame: int, job: int, threads: int) -> int:
         head = call_frame.words(job, WORDS)
-        tiles, x = call_frame.result(frame, 0), call_frame.argument(frame, 0)
-        if back:
-            tiles, x = x, tiles
-        head[FIRST], head[FIRST + 1] = call_frame.data(tiles), call_frame.data(x)
-        for axis in range(3):
-            head[FIRST + 2 + axis] = call_frame.size(tiles, axis)
-        head[FIRST + 5] = call_frame.size(x, 0)
-        head[CHUNKS] = head[FIRST + 2] * -(-head[FIRST + 3] // _BLOCK)
-        return threads if head[FIRST + 3] * head[FIRST + 5] >= _SMALL else 1
+        for i in range(6):
+            head[FIRST + i] = call_frame.data(call_frame.argument(frame, i))
+        x, dy = call_frame.argument(frame, 2), call_frame.argument(frame, 5)
+        dvalues = call_frame.result(frame, 1)
+        head[FIRST + 6] = call_frame.data(call_frame.result(frame, 0))
+        head[FIRST + 7] = call_frame.data(dvalues)
+        batch, inputs = call_frame.size(x, 0), call_frame.size(x, 1)
+        outputs, entries = call_frame.size(dy, 1), call_frame.size(dvalues, 0)
+        head[FIRST + 8], head[FIRST + 9], head[FIRST + 10] = batch, inputs, outputs
+        head[FIRST + 11] = tiles.width(batch, outputs, number_bytes)
+        head[FIRST + 12] = call_frame.size(call_frame.argument(frame, 1), 0)
+        threads = threads if entries * batch >= _SMALL else 1
+        head[CHUNKS] = max(min(threads, inputs), 1)
+        # Padding is in no row, and without examples no row is computed.
+        start = carray(call_frame.pointer(head[FIRST + 4]), (inputs + 1,), np.int32)
+        if start[inputs] < entries or batch == 0:
+            zeros = carray(call_frame.pointer(head[FIRST + 7]), (entries * number_bytes,), np.uint8)
+            zeros[:] = 0
+        return threads
 
     @njit
-    def chunk(job: int, number: int) -> None:
+    def chunk(job: int, piece: int) -> None:
         head = call_frame.words(job, WORDS)
-        count, neurons, width, batch = to_fixed_tuple(head[FIRST + 2 : FIRST + 6], 4)
-        tiles = carray(call_frame.pointer(head[FIRST]), (count, neurons, width), kind)
-        x = carray(call_frame.pointer(head[FIRST + 1]), (batch, neurons), kind)
-        blocks = -(-neurons // _BLOCK)
-        tile, start = number // blocks, number % blocks * _BLOCK
-        examples = min(width, batch - tile * width)
-        # So few neurons at once that their lines stay in the innermost cache.
-        for first in range(start, min(start + _BLOCK, neurons), _LINES):
-            last = min(first + _LINES, neurons)
-            for b in range(examples):
-                for i in range(first, last):
-                    if back:
-                        x[tile * width + b, i] = tiles[tile, i, b]
-                    else:
-                        tiles[tile, i, b] = x[tile * width + b, i]
-            if not back:
-                for i in range(first, last):
-                    for b in range(examples, width):
-                        tiles[tile, i, b] = 0
+        indices, order, x, values, pointers, dy = to_fixed_tuple(head[FIRST : FIRST + 6], 6)
+        dx, dvalues, batch, inputs, outputs, width, ordered = to_fixed_tuple(
+            head[FIRST + 6 : FIRST + 13], 7
+        )
+        start = carray(call_frame.pointer(pointers), (inputs + 1,), np.int32)
+        first, last = _bound(start, piece, head[CHUNKS]), _bound(start, piece + 1, head[CHUNKS])
+        begin, end = np.int64(start[first]), np.int64(start[last])
+        step = width * number_bytes
+        own = (end - begin) * number_bytes if ordered > 0 else 0
+        memory = call_frame.allocate((outputs + 2 * tiles.LINES) * step + 2 * own + tiles.LINE)
+        tile = memory + (-memory & tiles.LINE - 1)
+        x_block = tile + outputs * step
+        dx_block = x_block + tiles.LINES * step
+        weights, gradients = values + begin * number_bytes, dvalues + begin * number_bytes
+        if ordered > 0:
+            weights = dx_block + tiles.LINES * step
+            gradients = weights + own
+            pick(values, order, begin, end, weights)
+        for number in range(-(-batch // width)):
+            into(dy, batch, outputs, width, number, 0, outputs, tile)
+            for top in range(first, last, tiles.LINES):
+                count = min(tiles.LINES, last - top)
+                into(x, batch, inputs, width, number, top, count, x_block)
+                for i in range(count):
+                    entry = np.int64(start[top + i])
+                    row(
+                        width,
+                        tile,
+                        indices + entry * index_bytes,
+                        weights + (entry - begin) * number_bytes,
+                        np.int64(start[top + i + 1]) - entry,
+                        dx_block + i * step,
+                        x_block + i * step,
+                        gradients + (entry - begin) * number_bytes,
+                        np.int64(number > 0),
+                    )
+                back(dx, batch, inputs, width, number, top, count, dx_block)
+        if ordered > 0 and batch > 0:
+            put(dvalues, order, begin, end, gradients)
+        call_frame.release(memory)
 
     return parallel.handler(prepare, chunk)
 
@@ -383,10 +390,4 @@ def _sort() -> Any:
     return parallel.handler(prepare, chunk)
 
 
-_MAKERS: dict[str, Any] = {
-    "sort": _sort,
-    "tile": functools.partial(_tiling, back=False),
-    "untile": functools.partial(_tiling, back=True),
-    "forward": _forward,
-    "backward": _backward,
-}
+_MAKERS: dict[str, Any] = {"sort": _sort, "forward": _forward, "backward": _backward}

@@ -114,34 +114,28 @@ def _compiled(x: jax.Array, w: Format, dtype: Any) -> jax.Array:
     indexed = index(w)
     wide = jnp.float64 if dtype == jnp.float64 else jnp.float32
     values = indexed.values.ravel().astype(wide)
-    # The kernels read the values one after the other, in both directions.
-    by_row = values if indexed.by_row is None else values[indexed.by_row]
-    by_column = jax.lax.stop_gradient(values)
-    if indexed.by_column is not None:
-        by_column = by_column[indexed.by_column]
-    places = (indexed.row_pointers, indexed.columns), (indexed.column_pointers, indexed.rows)
-    y = _product(x.astype(wide), by_row, by_column, *places, matrix.view(w.shape)[1])
+    by_row = indexed.by_row, indexed.row_pointers, indexed.columns
+    by_column = indexed.by_column, indexed.column_pointers, indexed.rows
+    y = _product(x.astype(wide), values, by_row, by_column, matrix.view(w.shape)[1])
     return y.astype(dtype)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
-def _product(
-    x: jax.Array, by_row: jax.Array, by_column: jax.Array, rows: Any, columns: Any, outputs: int
-) -> jax.Array:
-    del by_row, rows
-    return _forward(outputs)(x, by_column, *columns)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _product(x: jax.Array, values: jax.Array, by_row: Any, by_column: Any, outputs: int) -> Any:
+    del by_row
+    return _forward(outputs)(x, values, *by_column)
 
 
 def _product_forward(
-    x: jax.Array, by_row: jax.Array, by_column: jax.Array, rows: Any, columns: Any, outputs: int
+    x: jax.Array, values: jax.Array, by_row: Any, by_column: Any, outputs: int
 ) -> Any:
-    return _forward(outputs)(x, by_column, *columns), (x, by_row, rows)
+    return _forward(outputs)(x, values, *by_column), (x, values, by_row)
 
 
 def _product_backward(outputs: int, residuals: Any, dy: jax.Array) -> Any:
     del outputs
-    x, by_row, rows = residuals
-    return *_backward(x, dy, by_row, *rows), None, None, None
+    x, values, by_row = residuals
+    return *_backward(x, dy, values, *by_row), None, None
 
 
 _product.defvjp(_product_forward, _product_backward)
@@ -191,7 +185,9 @@ def _forward(outputs: int) -> Any:
 
     @forward.def_vmap
     def batched(size: int, is_batched: Any, x: jax.Array, *matrix: jax.Array) -> Any:
-        if is_batched[0] and not any(is_batched[1:]):  # more examples of the same matrix
+        if is_batched[0] and not any(
+            jax.tree.leaves(is_batched[1:])
+        ):  # more examples of the same matrix
             y = forward(x.reshape(size * x.shape[1], x.shape[2]), *matrix)
             return y.reshape(size, x.shape[1], outputs), True
         return _one_by_one(forward, is_batched, (x, *matrix)), True

@@ -100,16 +100,18 @@ SHAPES = [
     (4, 3, 0, 0.5),
     (200, 64, 48, 0.2),
     (32, 5000, 3, 0.05),
+    (129, 19, 37, 0.9),
 ]
 
 
 @pytest.mark.parametrize(("batch", "inputs", "outputs", "density"), SHAPES)
 def test_awkward_shapes(batch, inputs, outputs, density):
     x, w, dy, mask = problem(batch, inputs, outputs, density)
-    stored = kernels.index(formats.CSR.from_dense(w, mask))
-    got = jax.jit(product_and_gradients)(x, stored, dy)
-    assert_right(got, x, w, dy, mask, stored)
-    np.testing.assert_array_equal(stored.todense(), np.where(mask, w, 0))
+    for format in (formats.CSR, formats.CSC):  # values in the order of one direction or the other
+        stored = kernels.index(format.from_dense(w, mask))
+        got = jax.jit(product_and_gradients)(x, stored, dy)
+        assert_right(got, x, w, dy, mask, stored)
+        np.testing.assert_array_equal(stored.todense(), np.where(mask, w, 0))
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
