@@ -1,6 +1,7 @@
 """Training in packed form: the parameters, their gradients and all slots of the optimizer are
 (count,) values, and the topology lies beside them."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -160,7 +161,7 @@ def packed(
         if moved is not False:
             # A loop of at most one turn: lax.cond would copy everything at every step.
             _, state, grads = jax.lax.while_loop(
-                lambda carry: carry[0], turn, (moved, state, grads)
+                lambda carry: carry[0], turn, (_after(grads, moved), state, grads)
             )
         rule_state = state.rule_state._replace(count=count, moved=jnp.asarray(moved))
         state = state._replace(rule_state=rule_state)
@@ -170,11 +171,11 @@ def packed(
             updates, inner_state = inner.update(grads, inner_state, values, **extra)
             return optax.apply_updates(values, updates), inner_state
 
-        new = state.values, state.inner_state
+        new = train(state.values, state.inner_state)
         if replace_step and moved is not False:
-            new = jax.lax.cond(moved, lambda *same: same, train, *new)
-        else:
-            new = train(*new)
+            # Not lax.cond: chosen entry by entry, nothing is copied.
+            same = state.values, state.inner_state
+            new = jax.tree.map(lambda old, new: jnp.where(moved, old, new), same, new)
         return state._replace(values=new[0], inner_state=new[1]), value
 
     return Trainer(init, step)
@@ -194,6 +195,17 @@ def _only_what_counts(moves: Callable[[PackedState], jax.Array], state: PackedSt
     with jax.ensure_compile_time_eval():
         moved = function()[0]
     return moved if moved else False
+
+
+def _after(tree: Any, flag: jax.Array) -> jax.Array:
+    """The same flag, which XLA cannot know before it has computed the tree.
+
+    What a loop changes is changed in place only if nothing else needs it as it was: then XLA has
+    to be told that the gradients come first.
+    """
+    firsts = [leaf.ravel()[0].astype(jnp.float32) for leaf in jax.tree.leaves(tree) if leaf.size]
+    bits = [jax.lax.bitcast_convert_type(first, jnp.int32) for first in firsts]
+    return flag & (functools.reduce(jnp.bitwise_or, bits, jnp.int32(1)) != 0)
 
 
 def _without_masks(state: MaskState) -> MaskState:
