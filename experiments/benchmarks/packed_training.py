@@ -8,8 +8,8 @@ every 100 steps in place of a gradient step, it prints the milliseconds of a who
 step, how many times as fast a step of masked and of packed training is, their average with the
 steps that move the masks, and the bytes of parameters, slots and topology as a share of the dense
 parameters and slots. Then the test accuracies of masked and packed training after so many epochs,
-mean ± standard deviation of the seeds. MNIST is looked for where SPARSEJAX_DATA says; --epochs 0
-does without.
+mean ± standard deviation of the seeds. When they are timed, the programs take turns of a few steps
+in a row. MNIST is looked for where SPARSEJAX_DATA says; --epochs 0 does without.
 """
 
 import functools
@@ -31,7 +31,7 @@ from experiments.benchmarks.timing import interleaved, ratio
 from sparsejax import packed
 
 MODEL = models.lenet300(widths=(2048, 2048))
-BATCH, PERIOD = 128, 100
+BATCH, PERIOD, CALLS = 128, 100, 4
 RULES = {"rigl": sparsejax.rigl, "set": sparsejax.set_}
 OPTIMIZER = optax.adam(1e-3)
 
@@ -116,7 +116,7 @@ def measure(sparsities: list[float], rounds: int) -> Table:
                 programs[name] = Program(way, *batch)
             moving = ways(method, sparsity, period=1)["packed"]
             programs["moving"] = Program(moving, *batch)
-            times = interleaved(programs, rounds)
+            times = interleaved(programs, rounds, calls=CALLS)
             dense = np.median(times["dense"])
             average = times["packed"] + (times["moving"] - times["packed"]) / PERIOD
             state = programs["packed"].state

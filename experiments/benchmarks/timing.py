@@ -8,25 +8,32 @@ import numpy as np
 from rich.progress import track
 
 
-def interleaved(programs: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, np.ndarray]:
+def interleaved(
+    programs: Mapping[str, Callable[[], object]], rounds: int, *, calls: int = 1
+) -> dict[str, np.ndarray]:
     """Times programs in turn, so that what slows the machine down slows all of them.
 
     Args:
       programs: By name a function without arguments, called once before it is timed. A jax result
         is waited for.
       rounds: How often each is timed.
+      calls: How many calls in a row are timed, as a training loop makes them. Where it is more than
+        one, a call goes before them: it fills the caches, which the other programs have emptied.
 
     Returns:
-      By name the seconds of each round.
+      By name the seconds of a call in each round.
     """
     for program in track(programs.values(), "compiling", transient=True):
         jax.block_until_ready(program())
     seconds: dict[str, list[float]] = {name: [] for name in programs}
     for _ in track(range(rounds), "measuring", transient=True):
         for name, program in programs.items():
+            if calls > 1:
+                jax.block_until_ready(program())
             begun = time.perf_counter()
-            jax.block_until_ready(program())
-            seconds[name].append(time.perf_counter() - begun)
+            for _ in range(calls):
+                jax.block_until_ready(program())
+            seconds[name].append((time.perf_counter() - begun) / calls)
     return {name: np.array(times) for name, times in seconds.items()}
 
 
