@@ -10,18 +10,20 @@ import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 
 from sparsejax.formats import convert, matrix
+from sparsejax.formats.bsr import BSR
 from sparsejax.formats.matrix import Format
 from sparsejax.kernels.indexed import cpu, index
 
-BACKENDS = ("dense", "bcsr", "cpu")
+BACKENDS = ("dense", "bcsr", "cpu", "pallas")
 
 
 def sparse_matmul(x: jax.Array, w: Format | jax.Array, *, backend: str | None = None) -> jax.Array:
     """Multiplies with a sparse matrix: x @ w.
 
     The gradients are those of the inputs and of the stored values: no dense gradient is computed by
-    the backend "cpu". To differentiate by the values, make the format from them in the function,
-    as in the example. Types narrower than 32 bits are computed with in float32 and rounded once.
+    the backends "cpu" and "pallas". To differentiate by the values, make the format from them in
+    the function, as in the example. Types narrower than 32 bits are summed up in float32 and
+    rounded once.
 
     Backends:
       - "dense" makes the dense matrix and has XLA multiply with it; it works anywhere, with any
@@ -31,6 +33,9 @@ def sparse_matmul(x: jax.Array, w: Format | jax.Array, *, backend: str | None = 
       - "cpu" is machine code for the CPU (Numba's), of floating-point types. It can be
         differentiated once. `w` is indexed first if it is not `Indexed`, which takes the time of
         a product or so.
+      - "pallas" is kernels for GPUs, for `formats.BSR` of float32, bfloat16 or float16. It can be
+        differentiated in reverse mode, as often as wanted. It has not been timed yet, so that it
+        is used only where it is named, or measured by `autotune`.
 
     Args:
       x: (..., inputs), of any floating type.
@@ -65,7 +70,7 @@ def sparse_matmul(x: jax.Array, w: Format | jax.Array, *, backend: str | None = 
     backend = default_backend(dtype) if backend is None else backend
     if backend not in BACKENDS:
         raise ValueError(f"there is no backend {backend!r}; there are {', '.join(BACKENDS)}")
-    reason = why_not(backend, dtype)
+    reason = why_not(backend, dtype, type(w))
     if reason is not None:
         raise ValueError(f"the backend {backend!r} does not work here: {reason}")
     flat = x.reshape(math.prod(x.shape[:-1]), inputs)
@@ -73,6 +78,8 @@ def sparse_matmul(x: jax.Array, w: Format | jax.Array, *, backend: str | None = 
         y = _compiled(flat, w, dtype)
     elif backend == "bcsr":
         y = _bcsr_product(flat.astype(dtype), w.values.astype(dtype), jax.lax.stop_gradient(w))
+    elif backend == "pallas":
+        y = _pallas().block_matmul(flat.astype(dtype), w)
     else:
         y = flat @ w.todense().reshape(matrix.view(w.shape))
     return y.reshape(*x.shape[:-1], y.shape[-1])
@@ -87,8 +94,13 @@ def default_backend(dtype: Any) -> str:
     return "dense" if why_not("cpu", jnp.dtype(dtype)) else "cpu"
 
 
-def why_not(backend: str, dtype: Any) -> str | None:
+def why_not(backend: str, dtype: Any, format: type | None = None) -> str | None:
     """Returns why a backend does not work here, or None if it does.
+
+    Args:
+      backend: One of `BACKENDS`.
+      dtype: The type of what is multiplied.
+      format: The class of the sparse matrix; None for one that the backend knows.
 
     >>> why_not("cpu", jnp.int8)
     'it computes with floating-point numbers, not with int8'
@@ -97,6 +109,8 @@ def why_not(backend: str, dtype: Any) -> str | None:
     """
     if backend == "bcsr" and not jnp.issubdtype(dtype, jnp.floating):
         return f"it is differentiable for floating-point numbers only, not for {dtype}"
+    if backend == "pallas":
+        return _why_not_pallas(jnp.dtype(dtype).name, format)
     if backend != "cpu":
         return None
     if not jnp.issubdtype(dtype, jnp.floating):
@@ -107,6 +121,27 @@ def why_not(backend: str, dtype: Any) -> str | None:
         return cpu().why_not()
     except ImportError as error:
         return str(error)
+
+
+def _why_not_pallas(dtype: str, format: type | None) -> str | None:
+    if dtype not in ("float32", "bfloat16", "float16"):
+        return f"it computes with float32, bfloat16 and float16, not with {dtype}"
+    if format is not None and format is not BSR:
+        return f"it multiplies with the format BSR, not with {format.__name__}"
+    if jax.default_backend() != "gpu":
+        return f"it needs a GPU, but arrays are on the {jax.default_backend()}"
+    try:
+        _pallas()
+    except ImportError as error:
+        return f"this version of jax does not have what it needs: {error}"
+    return None
+
+
+def _pallas() -> Any:
+    """Returns the module of the kernels for GPUs; Pallas is imported only here."""
+    from sparsejax.kernels import pallas
+
+    return pallas
 
 
 def _compiled(x: jax.Array, w: Format, dtype: Any) -> jax.Array:

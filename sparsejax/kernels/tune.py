@@ -161,7 +161,7 @@ def _measure(
     arguments: dict[str, Any] = {"": (x, matrix, dy)}
     reasons = {}
     for backend in BACKENDS:
-        reason = why_not(backend, jnp.dtype(dtype))
+        reason = why_not(backend, jnp.dtype(dtype), type(w))
         if reason is not None:
             reasons[backend] = reason
             continue

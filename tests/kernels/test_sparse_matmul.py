@@ -219,7 +219,7 @@ def test_what_does_not_fit_is_refused():
     stored = formats.COO.from_dense(w, mask)
     with pytest.raises(ValueError, match="but w has 4 inputs"):
         sparse_matmul(x.T, stored)
-    with pytest.raises(ValueError, match="no backend 'gpu'; there are dense, bcsr, cpu"):
+    with pytest.raises(ValueError, match="no backend 'gpu'; there are dense, bcsr, cpu, pallas"):
         sparse_matmul(x, stored, backend="gpu")
     with pytest.raises(ValueError, match="floating-point numbers, not with int32"):
         sparse_matmul(jnp.ones((3, 4), int), formats.COO.from_dense(mask, mask), backend="cpu")
