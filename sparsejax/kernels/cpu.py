@@ -62,6 +62,25 @@ def sort(r: jax.Array, c: jax.Array, height: int, width: int) -> tuple[jax.Array
     return tuple(jax.ffi.ffi_call(name, outputs, vmap_method="sequential")(r, c))
 
 
+def find(mask: jax.Array, entries: int) -> tuple[jax.Array, ...]:
+    """Returns where the entries of a mask are, by rows and by columns.
+
+    Args:
+      mask: (height, width), bool.
+      entries: How many there are. Of more, the first are taken; of fewer, zeros come after them.
+
+    Returns:
+      Five arrays of int32: where each row starts, and the last one ends; the columns of the
+      entries, row by row; the same for columns; and the places in the order of the rows that the
+      entries have, column by column.
+    """
+    height, width = mask.shape
+    shapes = [height + 1, entries, width + 1, entries, entries]
+    outputs = [jax.ShapeDtypeStruct((n,), jnp.int32) for n in shapes]
+    call = jax.ffi.ffi_call(_registered("find"), outputs, vmap_method="sequential")
+    return tuple(call(mask))
+
+
 def forward(
     x: jax.Array,
     values: jax.Array,
@@ -390,4 +409,59 @@ def _sort() -> Any:
     return parallel.handler(prepare, chunk)
 
 
-_MAKERS: dict[str, Any] = {"sort": _sort, "forward": _forward, "backward": _backward}
+def _find() -> Any:
+    @njit
+    def prepare(frame: int, job: int, threads: int) -> int:
+        head = call_frame.words(job, WORDS)
+        mask = call_frame.argument(frame, 0)
+        head[FIRST] = call_frame.data(mask)
+        for i in range(5):
+            head[FIRST + 1 + i] = call_frame.data(call_frame.result(frame, i))
+        head[FIRST + 6], head[FIRST + 7] = call_frame.size(mask, 0), call_frame.size(mask, 1)
+        head[FIRST + 8] = call_frame.size(call_frame.result(frame, 1), 0)
+        head[CHUNKS] = 1
+        return 1
+
+    @njit
+    def ints(address: int, count: int) -> Any:
+        return carray(call_frame.pointer(address), (count,), np.int32)
+
+    @njit
+    def chunk(job: int, number: int) -> None:
+        head = call_frame.words(job, WORDS)
+        height, width, entries = head[FIRST + 6], head[FIRST + 7], head[FIRST + 8]
+        mask = carray(call_frame.pointer(head[FIRST]), (height * width,), np.uint8)
+        row_starts, columns = ints(head[FIRST + 1], height + 1), ints(head[FIRST + 2], entries)
+        column_starts, rows_ = ints(head[FIRST + 3], width + 1), ints(head[FIRST + 4], entries)
+        by_column = ints(head[FIRST + 5], entries)
+        columns[:], column_starts[:], rows_[:], by_column[:] = 0, 0, 0, 0
+        found = 0
+        for i in range(height):
+            row_starts[i] = found
+            for j in range(width):
+                if mask[i * width + j] != 0 and found < entries:
+                    columns[found] = j
+                    column_starts[j + 1] += 1
+                    found += 1
+        row_starts[height] = found
+        for j in range(width):
+            column_starts[j + 1] += column_starts[j]
+        # Filling moves each start to where the next column starts, and so they are moved back.
+        for i in range(height):
+            for k in range(row_starts[i], row_starts[i + 1]):
+                place = column_starts[columns[k]]
+                rows_[place], by_column[place] = i, k
+                column_starts[columns[k]] += 1
+        for j in range(width, 0, -1):
+            column_starts[j] = column_starts[j - 1]
+        column_starts[0] = 0
+
+    return parallel.handler(prepare, chunk)
+
+
+_MAKERS: dict[str, Any] = {
+    "sort": _sort,
+    "find": _find,
+    "forward": _forward,
+    "backward": _backward,
+}

@@ -107,20 +107,22 @@ def places_of(mask: jax.Array, count: int | None = None) -> Places:
     """
     height, width = matrix.view(mask.shape)
     count = int(mask.sum()) if count is None else count
-    [flat] = jnp.nonzero(mask.ravel(), size=count, fill_value=height * width)
-    rows, columns = (i.astype(jnp.int32) for i in jnp.divmod(flat, max(width, 1)))
     if why_not("cpu", jnp.float32) is None:
-        *_, column_pointers, by_rows, by_column = cpu().sort(rows, columns, height, width)
+        found = cpu().find(mask.reshape(height, width), count)
     else:
-        by_column = jnp.argsort(columns, stable=True).astype(jnp.int32)
-        by_rows = rows[by_column]
+        [flat] = jnp.nonzero(mask.ravel(), size=count, fill_value=height * width)
+        rows, columns = jnp.divmod(flat, max(width, 1))
+        by_column = jnp.argsort(columns, stable=True)
+        row_pointers = jnp.searchsorted(rows, jnp.arange(height + 1))
         column_pointers = jnp.searchsorted(columns[by_column], jnp.arange(width + 1))
+        found = row_pointers, columns, column_pointers, rows[by_column], by_column
+    row_pointers, columns, column_pointers, rows, by_column = found
     return Places(
-        jnp.searchsorted(rows, jnp.arange(height + 1)).astype(jnp.int32),
+        row_pointers.astype(jnp.int32),
         columns.astype(_index_type(width)),
         column_pointers.astype(jnp.int32),
-        by_rows.astype(_index_type(height)),
-        by_column,
+        rows.astype(_index_type(height)),
+        by_column.astype(jnp.int32),
         mask.shape,
     )
 

@@ -185,11 +185,16 @@ def test_products_reach_the_last_of_many_neurons(shape):
     np.testing.assert_allclose(dvalues, (x.T @ np.asarray(dy))[mask], atol=1e-4)
 
 
-def test_places_are_the_same_without_the_kernels(monkeypatch):
+@pytest.mark.parametrize("missing", [0, 3])
+def test_places_are_the_same_without_the_kernels(monkeypatch, missing):
     mask = np.random.default_rng(2).random((6, 8)) < 0.3
-    by_kernel = packed.places_of(jnp.asarray(mask))
+    count = int(mask.sum()) - missing  # of more, the first are taken
+    by_kernel = packed.places_of(jnp.asarray(mask), count)
     monkeypatch.setattr("sparsejax.packed.places.why_not", lambda *_: "not here")
-    by_jax = packed.places_of(jnp.asarray(mask))
+    by_jax = packed.places_of(jnp.asarray(mask), count)
+    first = np.flatnonzero(mask)[:count]
+    np.testing.assert_array_equal(by_jax.flat(), first)
+    np.testing.assert_array_equal(by_jax.mask().ravel().nonzero()[0], first)
     for a, b in zip(leaves(by_kernel), leaves(by_jax), strict=True):
         np.testing.assert_array_equal(a, b)
         assert a.dtype == b.dtype
