@@ -2,6 +2,7 @@
 section 4.2, arXiv:1512.03385."""
 
 import functools
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
@@ -21,10 +22,12 @@ class Block(nn.Module):
     Attributes:
       width: output channels.
       stride: stride of the first convolution, 1 or 2.
+      inner: channels between the two convolutions; None for as many as come out.
     """
 
     width: int
     stride: int
+    inner: int | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
@@ -33,7 +36,8 @@ class Block(nn.Module):
             nn.Conv, kernel_size=(3, 3), use_bias=False, kernel_init=_he_normal
         )
         norm = functools.partial(nn.BatchNorm, use_running_average=not train, momentum=0.9)
-        y = nn.relu(norm()(conv(self.width, strides=self.stride)(x)))
+        inner = self.width if self.inner is None else self.inner
+        y = nn.relu(norm()(conv(inner, strides=self.stride)(x)))
         y = norm()(conv(self.width)(y))
         shortcut = x[:, :: self.stride, :: self.stride]
         new = self.width - x.shape[-1]
@@ -49,11 +53,13 @@ class ResNet(nn.Module):
       blocks: blocks in each stage; the network has ``6 * blocks + 2`` layers with weights.
       width: channels of the first stage.
       classes: units of the last layer.
+      inner: channels between the two convolutions of each block; None for those of its stage.
     """
 
     blocks: int
     width: int
     classes: int
+    inner: Sequence[int] | None = None
 
     @nn.compact
     def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
@@ -66,12 +72,13 @@ class ResNet(nn.Module):
         x = nn.relu(nn.BatchNorm(use_running_average=not train, momentum=0.9)(x))
         for stage in range(3):
             for block in range(self.blocks):
-                x = Block(self.width * 2**stage, 2 if stage and not block else 1)(x, train)
+                inner = None if self.inner is None else self.inner[stage * self.blocks + block]
+                x = Block(self.width * 2**stage, 2 if stage and not block else 1, inner)(x, train)
         x = x.mean(axis=(1, 2))
         return nn.Dense(self.classes)(x)
 
 
-def resnet20(width: int = 16, classes: int = 10) -> nn.Module:
+def resnet20(width: int = 16, classes: int = 10, inner: Sequence[int] | None = None) -> nn.Module:
     """Returns ResNet-20 for CIFAR, with shortcuts without parameters (option A).
 
     On 32x32x3 images it has 269,722 parameters, 268,336 of them in kernels.
@@ -79,12 +86,14 @@ def resnet20(width: int = 16, classes: int = 10) -> nn.Module:
     Args:
       width: channels of the first stage.
       classes: number of classes.
+      inner: channels between the two convolutions of each of the nine blocks, which is where
+        channels can be cut out without a change of the shortcuts; None for those of the paper.
 
     Returns:
       The module; it has the collection ``batch_stats`` beside ``params``.
 
     Raises:
-      ValueError: if `width` is not positive.
+      ValueError: if `width` is not positive, or `inner` is not nine positive numbers.
 
     Example:
       >>> resnet20(width=4)
@@ -92,4 +101,6 @@ def resnet20(width: int = 16, classes: int = 10) -> nn.Module:
     """
     if width < 1:
         raise ValueError(f"width: {width} must be at least 1")
-    return ResNet(3, width, classes)
+    if inner is not None and (len(inner) != 9 or any(channels < 1 for channels in inner)):
+        raise ValueError(f"inner: {tuple(inner)} must be nine numbers, each at least 1")
+    return ResNet(3, width, classes, None if inner is None else tuple(inner))

@@ -33,6 +33,12 @@ def _sizes(model, shape) -> dict[str, int]:
         (models.small_cnn(), MNIST, {"kernel": 421_408, "bias": 234}),
         # 19 convolutions, 19 norms and the last layer, as in table 6 of the paper: 0.27 M.
         (models.resnet20(), CIFAR, {"kernel": 268_336, "scale": 688, "bias": 698}),
+        # Half of the channels between two convolutions, and of the weights within the blocks.
+        (
+            models.resnet20(inner=[8] * 3 + [16] * 3 + [32] * 3),
+            CIFAR,
+            {"kernel": (268_336 - 432 - 640) // 2 + 432 + 640, "scale": 520, "bias": 530},
+        ),
         # One convolution, nine blocks of two, three shortcuts, 19 norms and the last layer.
         (models.wrn22_2(), CIFAR, {"kernel": 1_076_912, "scale": 1_360, "bias": 1_370}),
         # 25.6 M, of which 25,503 K are weights that can be pruned.
@@ -132,6 +138,8 @@ def test_the_resolution_halves_from_stage_to_stage():
         lambda: models.lenet300((0,)),
         lambda: models.small_cnn((8, -1)),
         lambda: models.resnet20(width=0),
+        lambda: models.resnet20(inner=(1,) * 8),
+        lambda: models.resnet20(inner=(1,) * 8 + (0,)),
         lambda: models.resnet50((3, 0), 4),
         lambda: models.wrn22_2(width=0),
         lambda: models.text_transformer(layers=0),
