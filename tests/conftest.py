@@ -36,8 +36,18 @@ jax.config.update("jax_num_cpu_devices", 4)
 _programs = tempfile.mkdtemp(prefix="sparsejax-programs-")
 atexit.register(shutil.rmtree, _programs, ignore_errors=True)
 jax.config.update("jax_compilation_cache_dir", _programs)
+jax.config.update("jax_compilation_cache_max_size", -1)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+# The programs that tests start are alike, and few: they share a cache, with a limit, since jax
+# locks one that has a limit. That takes too long for the thousands of the tests themselves.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:  # else the process that started this one did it
+    _shared = tempfile.mkdtemp(prefix="sparsejax-shared-programs-")
+    atexit.register(shutil.rmtree, _shared, ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _shared
+    os.environ["JAX_COMPILATION_CACHE_MAX_SIZE"] = str(2**30)
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 hypothesis.settings.register_profile(
     "repeatable",

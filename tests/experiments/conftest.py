@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from experiments import data, records
 from experiments.config import default
+from experiments.models import resnet, wide_resnet
 
 IDX_PARTS = {"train": 300, "t10k": 60}
 
@@ -66,13 +67,26 @@ def cifar_directory(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.fixture
-def tiny() -> ConfigDict:
-    """A run of 12 steps on the digits, saved after every fourth."""
+def shallow(monkeypatch) -> None:
+    """Makes ResNet-20 and WRN-22-2 with one block in each stage in place of three."""
+    for module, name in ((resnet, "ResNet"), (wide_resnet, "WideResNet")):
+        deep = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda _, *sizes, deep=deep: deep(1, *sizes))
+
+
+def tiny_config() -> ConfigDict:
+    """Returns a run of 12 steps on the digits, saved after every fourth."""
     config = default()
     config.model.widths = ()
     config.rule = ConfigDict({"name": "rigl", "sparsity": 0.8, "period": 3, "end": 9})
     config.batch_size, config.steps, config.log_every, config.eval_every = 32, 12, 2, 4
     return config
+
+
+@pytest.fixture
+def tiny() -> ConfigDict:
+    """A copy of its own of `tiny_config`."""
+    return tiny_config()
 
 
 def write_run(

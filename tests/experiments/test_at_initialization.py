@@ -147,7 +147,7 @@ def test_biases_may_compete(pruned):
     assert masks["kernel"].sum() == 130  # a fifth of 650
 
 
-def test_running_statistics_and_dropout_are_those_of_training(cifar_directory, pruned):
+def test_running_statistics_and_dropout_are_those_of_training(cifar_directory, shallow, pruned):
     pruned.data = ConfigDict({"name": "cifar10", "validation": 20, "augment": True})
     pruned.model = ConfigDict({"name": "resnet20", "width": 2})
     pruned.batch_size = 8

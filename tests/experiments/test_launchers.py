@@ -1,4 +1,4 @@
-"""Each launcher with real workers, one of which is killed in the middle; nothing is lost."""
+"""Each launcher with real workers; one is killed in the middle, one preempted; nothing is lost."""
 
 import io
 import os
@@ -20,7 +20,9 @@ from experiments.train import train
 from experiments.worker import Order
 
 PATIENCE = 180  # seconds until a sweep that makes no progress fails the test
-NAMES = ["local", "submitit", "ray"]
+LONG = 150  # steps of a run that is still going on when something happens to it
+# Who starts it again does not know where it ran; each takes half a minute.
+KILLED = ["local", *(pytest.param(name, marks=pytest.mark.full) for name in ("submitit", "ray"))]
 
 
 def _launcher(name: str) -> launchers.Launcher:
@@ -47,10 +49,10 @@ def _wait_until(holds, thread) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", KILLED)
 def test_a_worker_that_is_killed_is_replaced_and_nothing_is_lost(name, tmp_path):
     """The long run's worker is killed; another one goes on and does the short run too."""
-    configs = [_config(0, 400), _config(1, 5)]
+    configs = [_config(0, LONG), _config(1, 5)]
     folders = [tmp_path / runs.identity(config) for config in configs]
     launcher = _launcher(name)
     results: list = []
@@ -77,14 +79,29 @@ def test_a_worker_that_is_killed_is_replaced_and_nothing_is_lost(name, tmp_path)
     assert [attempt.outcome for attempt in second] == ["finished"]
     assert "Continues after step" in (folders[0] / "log.txt").read_text()
     steps = [line["step"] for line in results[0].history if line["kind"] == "train"]
-    assert steps == list(range(1, 401))
+    assert steps == list(range(1, LONG + 1))
     alone = train(configs[1], tmp_path / "alone", console=Console(file=io.StringIO()))
     assert results[1].history == alone.history
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_ray_trains_a_run(tmp_path):
+    launcher = _launcher("ray")
+    try:
+        [run] = sweep.execute(
+            [_config(1, 5)], tmp_path, launcher=launcher, console=Console(file=io.StringIO())
+        )
+    finally:
+        launcher.close()
+    assert run.state == "finished"
+    [attempt] = claims.attempts(run.path)
+    assert attempt.outcome == "finished"
+    assert attempt.worker["pid"] != os.getpid()
+
+
 def test_a_preempted_job_of_slurm_is_queued_again(tmp_path):
     """By the signal that Submitit asks Slurm for; here to its local stand-in."""
-    config = _config(0, 400)
+    config = _config(0, LONG)
     folder = tmp_path / runs.identity(config)
     launcher = _launcher("submitit")
     results: list = []

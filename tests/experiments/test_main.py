@@ -1,5 +1,6 @@
 """The command in processes of its own: its messages, its exit codes, and what it survives."""
 
+import functools
 import os
 import random
 import re
@@ -27,9 +28,9 @@ from experiments.config import default
 
 def get_config():
     config = default()
-    config.model.widths = (32,)
-    config.steps, config.log_every, config.eval_every = 400, 5, 10
-    config.rule = ConfigDict({"name": "rigl", "sparsity": 0.9, "period": 7, "end": 300})
+    config.model.widths = ()
+    config.steps, config.log_every, config.eval_every = 200, 5, 10
+    config.rule = ConfigDict({"name": "rigl", "sparsity": 0.9, "period": 7, "end": 150})
     return config
 """
 
@@ -73,6 +74,10 @@ def _wait_until(holds, process) -> None:
         time.sleep(0.01)
 
 
+# What is found once jax has started is one error to the command, whatever the message.
+_late = functools.partial(pytest.param, marks=pytest.mark.full)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -80,12 +85,17 @@ def _wait_until(holds, process) -> None:
             ["--config.rule.sparsity=1.5"],
             r"config\.rule\.sparsity: 1\.5 is impossible; allowed: in",
         ),
-        (["--config.rule.name=rigll"], r"config\.rule\.name: 'rigll' is unknown; allowed: .*gmp, "),
-        (["--config.rule.scor=magnitude"], r"config\.rule\.scor: rigl has no such argument"),
-        (["--config.stepz=3"], r"config\.stepz: unknown key; allowed: batch_size, "),
+        _late(
+            ["--config.rule.name=rigll"],
+            r"config\.rule\.name: 'rigll' is unknown; allowed: .*gmp, ",
+        ),
+        _late(["--config.rule.scor=magnitude"], r"config\.rule\.scor: rigl has no such argument"),
+        _late(["--config.stepz=3"], r"config\.stepz: unknown key; allowed: batch_size, "),
         (["--config.optimzer.learning_rate=1"], r"optimzer"),
         (["--config.steps=many"], r"config\.steps=many: invalid literal for int"),
-        (["--config.data.name=mnist", "--data_dir=/nowhere"], "/nowhere/mnist/train-images-idx3"),
+        _late(
+            ["--config.data.name=mnist", "--data_dir=/nowhere"], "/nowhere/mnist/train-images-idx3"
+        ),
         (["--nonsense=1"], "Unknown command line flag 'nonsense'"),
         (["nonsense"], "unexpected arguments: nonsense"),
     ],
@@ -160,7 +170,7 @@ def test_a_run_that_is_killed_again_and_again_ends_with_the_same_bits(config_fil
     continued, kills = [], 0
     for attempt in range(12):
         process = _start(*arguments)
-        if kills < 4:
+        if kills < 2:
             before = _saved(workdir)[-1:]
             if attempt:  # the first is killed anywhere, the others when they have got somewhere
                 _wait_until(lambda before=before: _saved(workdir)[-1:] != before, process)
@@ -191,7 +201,7 @@ def test_sigterm_saves_and_exits_cleanly(config_file, whole, tmp_path):
     assert process.returncode == 0, output
     assert "Traceback" not in output
     [step] = re.findall(r"Stopped after step (\d+)", output)
-    assert _saved(workdir)[-1] == int(step) < 400
+    assert _saved(workdir)[-1] == int(step) < 200
     assert not (workdir / "summary.json").exists()
 
     code, output = _run(*arguments)

@@ -13,17 +13,25 @@ from experiments import masks
 from experiments.errors import UserError
 from experiments.grid import override
 from experiments.train import train
+from tests.experiments.conftest import tiny_config
 
 QUIET = Console(file=io.StringIO())
 
 
-@pytest.fixture
-def folder(tmp_path, tiny):
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
     """Two seeds of a sparse network, and a dense one. The digits have 64 pixels and 10 classes."""
+    folder, tiny = tmp_path_factory.mktemp("trained"), tiny_config()
     for seed in (0, 1):
-        train(override(tiny, {"seed": seed}), tmp_path / f"sparse{seed}", console=QUIET)
-    train(override(tiny, {"rule": None}), tmp_path / "dense", console=QUIET)
-    return tmp_path
+        train(override(tiny, {"seed": seed}), folder / f"sparse{seed}", console=QUIET)
+    train(override(tiny, {"rule": None}), folder / "dense", console=QUIET)
+    return folder
+
+
+@pytest.fixture
+def folder(trained, tmp_path):
+    """A copy of these runs."""
+    return shutil.copytree(trained, tmp_path / "runs")
 
 
 def text(table):

@@ -16,20 +16,26 @@ from experiments.config import default
 from experiments.errors import UserError
 from experiments.post_training import METHODS
 from experiments.train import evaluate, means, prepare, train
+from tests.experiments.conftest import tiny_config
 
 
 def _console() -> Console:
     return Console(file=io.StringIO(), width=200)
 
 
-@pytest.fixture
-def config(tiny):
+def _config() -> ConfigDict:
+    tiny = tiny_config()
     tiny.rule = None
     tiny.model.widths = (16,)
     tiny.optimizer.learning_rate = 0.02
     tiny.procedure = ConfigDict({"name": "post_training"})
     tiny.procedure.sparsities, tiny.procedure.calibration = (0.75,), 32
     return tiny
+
+
+@pytest.fixture
+def config():
+    return _config()
 
 
 def _run(config, workdir, **options):
@@ -81,11 +87,18 @@ def test_the_table_is_that_of_networks_pruned_by_hand(config, tmp_path):
     assert "Accuracy on the test examples" in text
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The summary of two methods, without interruption."""
+    config = _config()
+    config.procedure.methods = ("magnitude", "wanda")
+    return _run(config, tmp_path_factory.mktemp("whole") / "run")
+
+
 @pytest.mark.parametrize("questions", [2, 7])
-def test_a_stopped_procedure_continues_to_the_same_numbers(questions, config, tmp_path):
+def test_a_stopped_procedure_continues_to_the_same_numbers(questions, config, whole, tmp_path):
     """Stopped while it trains, and between two methods."""
     config.procedure.methods = ("magnitude", "wanda")
-    whole = _run(config, tmp_path / "whole")
     workdir = tmp_path / "run"
     assert _run(config, workdir, stop=_stop_after(questions)) is None
     assert not (workdir / "summary.json").exists()

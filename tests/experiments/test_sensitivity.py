@@ -13,6 +13,7 @@ from experiments import procedures
 from experiments.errors import UserError
 from experiments.report_data import collect
 from experiments.train import evaluate, prepare, train
+from tests.experiments.conftest import tiny_config
 
 SPARSITIES = (0.0, 0.5, 1.0)
 
@@ -21,13 +22,25 @@ def _console() -> Console:
     return Console(file=io.StringIO(), width=200)
 
 
-@pytest.fixture
-def config(tiny):
+def _config() -> ConfigDict:
+    tiny = tiny_config()
     tiny.rule = None
     tiny.model.widths = (16,)
     tiny.optimizer.learning_rate = 0.02
     tiny.procedure = ConfigDict({"name": "sensitivity", "sparsities": SPARSITIES})
     return tiny
+
+
+@pytest.fixture
+def config():
+    return _config()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The summary of the procedure without interruption, and its folder."""
+    workdir = tmp_path_factory.mktemp("whole") / "run"
+    return _run(_config(), workdir), workdir
 
 
 def _run(config, workdir, **options):
@@ -39,18 +52,16 @@ def _stop_after(questions: int):
     return lambda: next(asked) + 1 >= questions
 
 
-def test_the_table_is_that_of_networks_pruned_by_hand(config, tmp_path):
-    summary = _run(config, tmp_path / "run")
-    assert json.loads((tmp_path / "run" / "summary.json").read_text()) == json.loads(
-        json.dumps(summary)
-    )
+def test_the_table_is_that_of_networks_pruned_by_hand(config, whole):
+    summary, workdir = whole
+    assert json.loads((workdir / "summary.json").read_text()) == json.loads(json.dumps(summary))
     table = {(p["layer"], p["sparsity"]): p for p in summary["sensitivity"]}
     layers = ("Dense_0/kernel", "Dense_1/kernel", None)
     assert list(table) == [(layer, s) for layer in layers for s in SPARSITIES]
     assert all(table[layer, 0.0]["accuracy"] == summary["test_accuracy"] for layer in layers)
 
     experiment = prepare(config)
-    state = train(config, tmp_path / "run" / "dense", console=_console()).state
+    state = train(config, workdir / "dense", console=_console()).state
     score = jax.jit(lambda s: evaluate(experiment, s, experiment.dataset.test))
     for layer in layers[:2]:
         params = jax.tree.map(np.array, state.params)
@@ -63,35 +74,34 @@ def test_the_table_is_that_of_networks_pruned_by_hand(config, tmp_path):
     assert table[None, 1.0]["accuracy"] < 0.2 < summary["test_accuracy"]
 
 
-def test_the_training_is_a_stage_with_what_a_single_run_leaves(config, tmp_path):
-    summary = _run(config, tmp_path / "run")
+def test_the_training_is_a_stage_with_what_a_single_run_leaves(config, whole, tmp_path):
+    summary, workdir = whole
     alone = train(config, tmp_path / "alone", console=_console())
     stage = summary["stages"]["dense"]
     assert stage["kind"] == "dense"
     assert stage["test_accuracy"] == alone.summary["test_accuracy"]
-    lines = (tmp_path / "run" / "dense" / "metrics.jsonl").read_text()
+    lines = (workdir / "dense" / "metrics.jsonl").read_text()
     assert lines == (tmp_path / "alone" / "metrics.jsonl").read_text()
-    rows = collect(tmp_path / "run")["runs"]
+    rows = collect(workdir)["runs"]
     assert [(row["name"], row["state"]) for row in rows] == [("run/dense", "finished")]
 
 
 @pytest.mark.parametrize("questions", [2, 6, 8])
-def test_a_stopped_procedure_continues_to_the_same_numbers(questions, config, tmp_path):
+def test_a_stopped_procedure_continues_to_the_same_numbers(questions, config, whole, tmp_path):
     """Stopped while it trains, as it ends training, and between two measurements."""
-    whole = _run(config, tmp_path / "whole")
     workdir = tmp_path / "run"
     assert _run(config, workdir, stop=_stop_after(questions)) is None
     assert not (workdir / "summary.json").exists()
     summary = _run(config, workdir)
-    assert summary["sensitivity"] == whole["sensitivity"]
-    assert summary["test_loss"] == whole["test_loss"]
+    assert summary["sensitivity"] == whole[0]["sensitivity"]
+    assert summary["test_loss"] == whole[0]["test_loss"]
 
 
-def test_a_finished_procedure_is_not_repeated(config, tmp_path, monkeypatch):
-    summary = _run(config, tmp_path)
+def test_a_finished_procedure_is_not_repeated(config, whole, monkeypatch):
+    summary, workdir = whole
     monkeypatch.setattr("experiments.sensitivity.fit", None)
     console = _console()
-    again = procedures.run(config, tmp_path, console=console)
+    again = procedures.run(config, workdir, console=console)
     assert again == json.loads(json.dumps(summary))
     assert "This run is finished" in console.file.getvalue()
 

@@ -1,5 +1,7 @@
 """Training runs in this process: results, files, and that an interruption leaves no trace."""
 
+import copy
+import functools
 import importlib.util
 import io
 import itertools
@@ -17,8 +19,10 @@ from rich.console import Console
 import sparsejax
 from experiments import procedures
 from experiments.checkpoint import digest
+from experiments.data import batch_indices
 from experiments.errors import UserError
-from experiments.train import init, prepare, train
+from experiments.train import init, prepare, train, train_steps
+from tests.experiments.conftest import tiny_config
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs").glob("*_*.py"))
@@ -36,10 +40,19 @@ def _steps(workdir) -> list[int]:
     return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The tiny run without interruption, and its folder."""
+    workdir = tmp_path_factory.mktemp("trained") / "whole"
+    return train(tiny_config(), workdir, console=_console()), workdir
+
+
 @pytest.fixture
-def whole(tmp_path, tiny):
-    """The tiny run without interruption."""
-    return train(tiny, tmp_path / "whole", console=_console())
+def whole(trained, tmp_path):
+    """The same run, in a folder of the test's own."""
+    result, workdir = trained
+    shutil.copytree(workdir, tmp_path / "whole")
+    return result._replace(history=copy.deepcopy(result.history))
 
 
 def _stop_after(dispatches: int):
@@ -57,35 +70,92 @@ def _assert_same(result, workdir, whole, whole_workdir):
     }
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_config_takes_two_steps(
-    path, tmp_path, idx_directory, cifar_directory, text_directory, monkeypatch
-):
-    monkeypatch.syspath_prepend(str(ROOT))
+def _config(path) -> ConfigDict:
+    """A configuration with its rule, and a network and data that take moments to compile."""
     spec = importlib.util.spec_from_file_location("a_config", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     config = module.get_config()
     assert "python -m experiments.main --config configs/" + path.name in module.__doc__
-    config.data.validation = 20
-    if config.data.name == "generated":  # the full size takes minutes to compile
+    config.data.validation = 60 if config.data.name == "mnist" else 20  # as many as for the test
+    if config.data.name == "generated":
         config.data.train, config.data.height, config.data.width = 20, 32, 32
-        config.model.blocks, config.model.width = (1, 1, 1, 1), 8
+        config.model.blocks, config.model.width = (1, 1, 1), 16
     if config.model.name == "text_transformer":
         config.model.layers, config.model.width, config.model.heads = 1, 16, 2
+    if config.model.name == "lenet300" and "Dense_2" not in str(config):  # which it would lose
+        config.model.widths = (16,)
     config.batch_size, config.steps, config.log_every, config.eval_every = 8, 2, 1, 2
     if config.rule is not None and "period" in config.rule:
         config.rule.period = 1
+    return config
+
+
+# One run of each kind: what it leaves is the same for all of a kind, and the rules' own work is
+# seen in the state after two steps.
+KINDS = ("dense", "rigl", "ste", "cram", "str", "snip_before_training")
+WHOLE = {f"mnist_lenet300_{name}" for name in KINDS}
+
+
+@pytest.mark.parametrize(
+    ("path", "whole"),
+    [
+        pytest.param(
+            path,
+            whole,
+            id=f"{path.stem}{'-whole' * whole}",
+            marks=pytest.mark.full if whole != (path.stem in WHOLE) else (),
+        )
+        for path in CONFIGS
+        for whole in (False, True)
+    ],
+)
+def test_every_config_takes_two_steps(
+    path, whole, tmp_path, idx_directory, cifar_directory, text_directory, shallow, monkeypatch
+):
+    monkeypatch.syspath_prepend(str(ROOT))
+    config = _config(path)
     directories = {"cifar10": cifar_directory, "tinyshakespeare": text_directory}
     data_dir = directories.get(config.data.name) or idx_directory()
     if config.procedure is not None:
         _assert_procedure_takes_two_steps(config, tmp_path / "run", data_dir)
         return
+    if whole:
+        result = train(config, tmp_path / "run", data_dir, console=_console())
+        _assert_run_of_two_steps(config, result)
+        state = result.state
+    else:
+        state = _after_two_steps(prepare(config, data_dir), config)
 
-    result = train(config, tmp_path / "run", data_dir, console=_console())
+    assert int(state.step) == 2
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+    if config.rule is None or config.transform.name == "reparameterize":
+        return
+    counts = sparsejax.counts(state.params, sparsejax.get_masks(state.opt_state)).values()
+    sparsity = config.rule.get("sparsity")
+    when = config.rule.get("when") or {}
+    if when.get("at", when.get("begin", 0)) >= 2:  # the first pruning, after dense training
+        sparsity = 0.0
+    if isinstance(sparsity, float):  # a schedule may end far behind two steps
+        kept, total = (sum(getattr(c, field) for c in counts) for field in ("kept", "total"))
+        assert 1 - kept / total == pytest.approx(sparsity, abs=0.005)
+    if config.transform.name == "sparsify":
+        sparse = sparsejax.apply_masks(state.params, sparsejax.get_masks(state.opt_state))
+        assert digest(sparse) == digest(state.params)
 
-    assert int(result.state.step) == 2
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(result.state.params))
+
+def _after_two_steps(experiment, config):
+    """The state alone: without evaluations, metrics and checkpoints."""
+    state = jax.jit(functools.partial(init, experiment))()
+    step = jax.jit(functools.partial(train_steps, experiment))
+    for number in range(2):
+        rows = batch_indices(config.seed, number, len(experiment.dataset.train.labels), 8)
+        state, sums = step(state, experiment.dataset.train, rows[None])
+        assert np.isfinite(sums["loss"])
+    return state
+
+
+def _assert_run_of_two_steps(config, result):
     assert [(line["step"], line["kind"]) for line in result.history] == [
         (1, "train"), (2, "train"), (2, "validation")
     ]  # fmt: skip
@@ -96,18 +166,11 @@ def test_every_config_takes_two_steps(
         layers = result.summary["layers"].values()
         assert sum(layer["kept"] for layer in layers) == result.summary["kept"]
         return
-    masks = sparsejax.get_masks(result.state.opt_state)
-    for path_, layer in sparsejax.counts(result.state.params, masks).items():
-        assert result.summary["layers"][path_] == {"kept": layer.kept, "total": layer.total}
-    sparsity = config.rule.get("sparsity")
-    when = config.rule.get("when") or {}
-    if when.get("at", when.get("begin", 0)) >= 2:  # the first pruning, after dense training
-        sparsity = 0.0
-    if isinstance(sparsity, float):  # a schedule may end far behind two steps
-        assert result.summary["sparsity"] == pytest.approx(sparsity, abs=0.005)
-    if config.transform.name == "sparsify":
-        sparse = sparsejax.apply_masks(result.state.params, masks)
-        assert digest(sparse) == digest(result.state.params)
+    counts = sparsejax.counts(result.state.params, sparsejax.get_masks(result.state.opt_state))
+    for path, layer in counts.items():
+        assert result.summary["layers"][path] == {"kept": layer.kept, "total": layer.total}
+    kept, total = (sum(getattr(c, f) for c in counts.values()) for f in ("kept", "total"))
+    assert result.summary["sparsity"] == 1 - kept / total
 
 
 def _assert_procedure_takes_two_steps(config, workdir, data_dir):
@@ -340,7 +403,7 @@ def test_a_terminal_sees_a_progress_bar(tmp_path, tiny):
     assert "12/12" in _text(console)
 
 
-def test_batch_statistics_are_trained_and_saved(tmp_path, cifar_directory, tiny):
+def test_batch_statistics_are_trained_and_saved(tmp_path, cifar_directory, shallow, tiny):
     tiny.data = ConfigDict({"name": "cifar10", "validation": 20, "augment": True})
     tiny.model = ConfigDict({"name": "resnet20", "width": 2})
     tiny.rule = None
