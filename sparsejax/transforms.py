@@ -357,20 +357,16 @@ def sparsify(
         start = mask_trees.apply_masks(shifted, stays)
         inner_state = reset_slots(inner, state.inner_state, start, stays)
 
-        def step(inner_state: Any) -> tuple[Params, Any]:
-            on_mask = mask_trees.apply_masks(passed, masks)
-            return inner.update(on_mask, inner_state, start, **extra)
-
-        def no_step(inner_state: Any) -> tuple[Params, Any]:
-            return optax.tree.zeros_like(jax.eval_shape(step, inner_state)[0]), inner_state
-
+        on_mask = mask_trees.apply_masks(passed, masks)
+        steps, stepped = inner.update(on_mask, inner_state, start, **extra)
         if replace_step:
             # A rule that does not say whether its masks moved is taken to move them every time.
             moves = mask_trees.find_in_state(mask_state, "moved") or [jnp.ones((), bool)]
-            moved = jnp.stack(moves).any()
-            steps, inner_state = jax.lax.cond(moved, no_step, step, inner_state)
-        else:
-            steps, inner_state = step(inner_state)
+            # Chosen entry by entry: lax.cond would copy all slots at every step.
+            choose = functools.partial(jnp.where, jnp.stack(moves).any())
+            stepped = jax.tree.map(choose, inner_state, stepped)
+            steps = jax.tree.map(lambda u: choose(jnp.zeros_like(u), u), steps)
+        inner_state = stepped
         if shifts:
             steps = jax.tree.map(lambda u, by: u + by.astype(u.dtype), steps, shift)
 
