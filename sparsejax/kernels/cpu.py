@@ -20,7 +20,8 @@ from sparsejax.kernels.parallel import CHUNKS, FIRST, WORDS
 
 _lock = threading.Lock()
 _COST = 4  # entries that take as long as a row does beside its entries
-_SMALL = 1 << 16  # operations that one thread has done before a second one comes to help
+_ENTRY = 16  # examples that take as long as an entry does beside its examples
+_SMALL = 1 << 20  # in examples of entries, what one thread has done before a second one helps
 
 
 @functools.cache
@@ -208,7 +209,7 @@ def _forward(dtype: str, index: str) -> Any:
         head[FIRST + 9] = tiles.width(batch, head[FIRST + 7], number_bytes)
         head[FIRST + 10] = call_frame.size(call_frame.argument(frame, 1), 0)
         entries = call_frame.size(call_frame.argument(frame, 3), 0)
-        threads = threads if entries * batch >= _SMALL else 1
+        threads = threads if entries * (batch + _ENTRY) >= _SMALL else 1
         head[CHUNKS] = max(min(threads, outputs), 1)
         return threads
 
@@ -271,7 +272,7 @@ def _backward(dtype: str, index: str) -> Any:
         head[FIRST + 8], head[FIRST + 9], head[FIRST + 10] = batch, inputs, outputs
         head[FIRST + 11] = tiles.width(batch, outputs, number_bytes)
         head[FIRST + 12] = call_frame.size(call_frame.argument(frame, 1), 0)
-        threads = threads if entries * batch >= _SMALL else 1
+        threads = threads if entries * (batch + _ENTRY) >= _SMALL else 1
         head[CHUNKS] = max(min(threads, inputs), 1)
         # Padding is in no row, and without examples no row is computed.
         start = carray(call_frame.pointer(head[FIRST + 4]), (inputs + 1,), np.int32)
