@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
@@ -157,7 +158,7 @@ def _sums(
     """
     height, width = values.shape[:0:-1] if transpose else values.shape[1:]
     examples, inner, outer = _tile(x.shape[0]), _tile(height), _tile(width)
-    inner_parts = pl.cdiv(height, inner)
+    inner_parts = np.int32(pl.cdiv(height, inner))  # of 32 bits, as pointers are, in x64 too
 
     def kernel(x: Any, values: Any, pointers: Any, blocks: Any, across: Any, y: Any) -> None:
         batch = _Span(pl.program_id(0) * examples, x.shape[0], examples)
@@ -205,7 +206,8 @@ def _samples(
             return total + _dot(some_x, some_dy, 0, 0)
 
         zeros = jnp.zeros((inner, outer), jnp.float32)
-        total = jax.lax.fori_loop(0, pl.cdiv(x.shape[0], examples), add, zeros)
+        batches = np.int32(pl.cdiv(x.shape[0], examples))
+        total = jax.lax.fori_loop(np.int32(0), batches, add, zeros)
         _store(values, total, block, _Span(above, height, inner), _Span(left, width, outer))
 
     grid = len(rows), pl.cdiv(height, inner), pl.cdiv(width, outer)
