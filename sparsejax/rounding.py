@@ -68,12 +68,20 @@ def portion(size: Count, fraction: Number) -> Count:
             f"{size} entries are more than a traced fraction can be taken of (2**31); "
             "pass the fraction as a Python number"
         )
-    numerator, denominator = _ratio(fraction)
-    quotient, rest = mul_div(jnp.asarray(size, jnp.uint32), numerator, denominator)
-    # Twice the rest may not fit into 32 bits, so it is compared with what is left over.
-    above = rest > denominator - rest
-    tied_and_odd = (rest == denominator - rest) & (quotient % 2 == 1)
-    return quotient + (above | tied_and_odd)
+    return _traced_portion(jnp.asarray(size, jnp.uint32), jnp.asarray(fraction, jnp.float32))
+
+
+def _traced_portion(size: jax.Array, fraction: jax.Array) -> jax.Array:
+    x = jnp.clip(fraction, 0, 1)
+    millionths = jnp.round(x * _MILLION)
+    # A unit in the last place of a float32 below 1 is 0.06 millionths: 1 - 0.9 may be off by one.
+    is_decimal = jnp.abs(x * _MILLION - millionths) < 0.07
+    # Two counts, and not one of a numerator and a denominator that are chosen: XLA may compute x
+    # anew for each of these, with other last bits, and choose the numerator of one case with the
+    # denominator of the other. These two are hardly ever different, so either may be chosen.
+    decimal = _rounded(size, millionths.astype(jnp.uint32), _MILLION)
+    exact = _rounded(size, (x * _FIXED_POINT).astype(jnp.uint32), _FIXED_POINT)
+    return jnp.where(is_decimal, decimal, exact)
 
 
 def rescale(count: Count, units: int, size: int) -> Count:
@@ -96,11 +104,7 @@ def rescale(count: Count, units: int, size: int) -> Count:
         return round(Fraction(count * units, size))
     if size > 2**31:
         raise ValueError(f"{size} entries are more than the device can rescale a count of (2**31)")
-    denominator = jnp.uint32(size)
-    quotient, rest = mul_div(count, jnp.uint32(units), denominator)
-    above = rest > denominator - rest
-    tied_and_odd = (rest == denominator - rest) & (quotient % 2 == 1)
-    return quotient + (above | tied_and_odd)
+    return _rounded(count, jnp.uint32(units), size)
 
 
 def mul_div(a: Any, b: Any, c: Any) -> tuple[Any, Any]:
@@ -133,13 +137,11 @@ def mul_div(a: Any, b: Any, c: Any) -> tuple[Any, Any]:
     return jax.lax.fori_loop(0, 32, step, (zero, zero))
 
 
-def _ratio(fraction: Number) -> tuple[jax.Array, jax.Array]:
-    """A fraction as numerator and denominator, both uint32."""
-    x = jnp.asarray(fraction, jnp.float32)
-    x = jnp.clip(x, 0, 1)
-    millionths = jnp.round(x * _MILLION)
-    # A unit in the last place of a float32 below 1 is 0.06 millionths: 1 - 0.9 may be off by one.
-    is_decimal = jnp.abs(x * _MILLION - millionths) < 0.07
-    numerator = jnp.where(is_decimal, millionths, x * _FIXED_POINT).astype(jnp.uint32)
-    denominator = jnp.where(is_decimal, jnp.uint32(_MILLION), jnp.uint32(_FIXED_POINT))
-    return numerator, denominator
+def _rounded(a: jax.Array, b: jax.Array, c: Any) -> jax.Array:
+    """`a * b / c`, rounded half to even."""
+    c = jnp.uint32(c)
+    quotient, rest = mul_div(a, b, c)
+    # Twice the rest may not fit into 32 bits, so it is compared with what is left over.
+    above = rest > c - rest
+    tied_and_odd = (rest == c - rest) & (quotient % 2 == 1)
+    return quotient + (above | tied_and_odd)

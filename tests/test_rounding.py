@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from sparsejax import distributions, rounding
+from sparsejax import distributions, rounding, schedules
 from sparsejax.rounding import mul_div, portion, rescale
 from sparsejax.typing import Leaf
 
@@ -47,11 +47,30 @@ def test_a_decimal_sparsity_means_the_same_on_the_host_and_on_the_device(size, m
 
 @pytest.mark.parametrize("complement", [False, True])
 def test_every_decimal_of_six_digits_is_recognized(complement):
+    # Of so many entries, the nearest float32 would make another count.
     millionths = np.arange(10**6 + 1)
     x = (millionths / 10**6).astype(np.float32)
-    numerator, denominator = jax.jit(rounding._ratio)(1 - x if complement else x)
-    assert (np.asarray(denominator) == 10**6).all()
-    np.testing.assert_array_equal(numerator, 10**6 - millionths if complement else millionths)
+    counts = jax.jit(jax.vmap(portion, (None, 0)))(jnp.uint32(LIMIT), 1 - x if complement else x)
+    quotient, rest = np.divmod(millionths * LIMIT, 10**6)
+    wanted = quotient + ((2 * rest > 10**6) | ((2 * rest == 10**6) & (quotient % 2 == 1)))
+    np.testing.assert_array_equal(counts, wanted[::-1] if complement else wanted)
+
+
+def test_a_fraction_may_be_computed_in_the_same_program():
+    # XLA computes it where it is needed, each time with other last bits.
+    def density(step):
+        return 1 - schedules.cubic(3, 1000, 0.95)(step)
+
+    @jax.jit
+    def in_a_loop(step):
+        def once(carry):
+            return carry[0] & False, portion(266_200, density(step))
+
+        return jax.lax.while_loop(lambda carry: carry[0], once, (step > 0, jnp.uint32(0)))[1]
+
+    for step in range(3, 1000, 3):
+        wanted = 266_200 * float(density(step))
+        assert abs(int(in_a_loop(jnp.int32(step))) - wanted) < 1
 
 
 @given(SIZES, st.integers(0, 2**30))
