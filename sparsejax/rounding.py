@@ -68,20 +68,8 @@ def portion(size: Count, fraction: Number) -> Count:
             f"{size} entries are more than a traced fraction can be taken of (2**31); "
             "pass the fraction as a Python number"
         )
-    return _traced_portion(jnp.asarray(size, jnp.uint32), jnp.asarray(fraction, jnp.float32))
-
-
-def _traced_portion(size: jax.Array, fraction: jax.Array) -> jax.Array:
-    x = jnp.clip(fraction, 0, 1)
-    millionths = jnp.round(x * _MILLION)
-    # A unit in the last place of a float32 below 1 is 0.06 millionths: 1 - 0.9 may be off by one.
-    is_decimal = jnp.abs(x * _MILLION - millionths) < 0.07
-    # Two counts, and not one of a numerator and a denominator that are chosen: XLA may compute x
-    # anew for each of these, with other last bits, and choose the numerator of one case with the
-    # denominator of the other. These two are hardly ever different, so either may be chosen.
-    decimal = _rounded(size, millionths.astype(jnp.uint32), _MILLION)
-    exact = _rounded(size, (x * _FIXED_POINT).astype(jnp.uint32), _FIXED_POINT)
-    return jnp.where(is_decimal, decimal, exact)
+    numerator, denominator = _ratio(jnp.asarray(fraction, jnp.float32))
+    return _rounded(jnp.asarray(size, jnp.uint32), numerator, denominator)
 
 
 def rescale(count: Count, units: int, size: int) -> Count:
@@ -104,7 +92,7 @@ def rescale(count: Count, units: int, size: int) -> Count:
         return round(Fraction(count * units, size))
     if size > 2**31:
         raise ValueError(f"{size} entries are more than the device can rescale a count of (2**31)")
-    return _rounded(count, jnp.uint32(units), size)
+    return _rounded(count, jnp.uint32(units), jnp.uint32(size))
 
 
 def mul_div(a: Any, b: Any, c: Any) -> tuple[Any, Any]:
@@ -137,9 +125,24 @@ def mul_div(a: Any, b: Any, c: Any) -> tuple[Any, Any]:
     return jax.lax.fori_loop(0, 32, step, (zero, zero))
 
 
-def _rounded(a: jax.Array, b: jax.Array, c: Any) -> jax.Array:
+def _ratio(fraction: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """A fraction as numerator and denominator, both uint32."""
+    x = (jnp.clip(fraction, 0, 1) * _FIXED_POINT).astype(jnp.uint32)
+    # XLA computes what is cheap anew for each use, with other last bits in each, and would choose
+    # the numerator of one case with the denominator of the other. What is sorted it computes once.
+    x = jax.lax.sort(jnp.stack([x, x]))[0]
+    # x in millionths is x * 15625 / 2**24, here by halves that fit into 32 bits.
+    high, low = (x >> 15) * 15625, (x & (2**15 - 1)) * 15625
+    low = low + ((high & (2**9 - 1)) << 15)
+    whole, rest = (high >> 9) + (low >> 24), (low & (2**24 - 1)).astype(jnp.int32)
+    # A unit in the last place of a float32 below 1 is 0.06 millionths: 1 - 0.9 may be off by one.
+    is_decimal = jnp.minimum(rest, 2**24 - rest) < int(0.07 * 2**24)
+    numerator = jnp.where(is_decimal, whole + (rest > 2**23), x)
+    return numerator, jnp.where(is_decimal, jnp.uint32(_MILLION), jnp.uint32(_FIXED_POINT))
+
+
+def _rounded(a: jax.Array, b: jax.Array, c: jax.Array) -> jax.Array:
     """`a * b / c`, rounded half to even."""
-    c = jnp.uint32(c)
     quotient, rest = mul_div(a, b, c)
     # Twice the rest may not fit into 32 bits, so it is compared with what is left over.
     above = rest > c - rest
