@@ -27,6 +27,7 @@ or SPARSEJAX_DATA says.
 """
 
 import functools
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -250,7 +251,9 @@ def steps_of(setting: Setting, epochs: float) -> int:
 
 
 def main() -> None:
-    console, shown, given = Console(), table(), flags.FLAGS
+    # In a file, where rich takes 80 columns, the table would be cut off.
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    shown, given = table(), flags.FLAGS
     unknown = [name for name in given.networks if name not in NETWORKS]
     if unknown:
         raise UserError(f"--networks: {unknown} are unknown; allowed: {', '.join(NETWORKS)}")
