@@ -180,6 +180,18 @@ def _same(accuracy: float, expected: float, name: str, expected_name: str) -> No
         )
 
 
+def difference_of(found: np.ndarray, expected: np.ndarray) -> tuple[float, float]:
+    """Returns the largest difference between logits, and how large it may be by rounding.
+
+    Example:
+      >>> difference, allowed = difference_of(np.array([1.0, 2.0]), np.array([1.0, 4.0]))
+      >>> difference, allowed == 4 * TOLERANCE
+      (2.0, True)
+    """
+    difference = float(np.abs(found - expected).max())
+    return difference, TOLERANCE * max(1.0, float(np.abs(expected).max()))
+
+
 def _difference(found: np.ndarray, expected: np.ndarray) -> float:
     """The largest difference between logits, if it is no more than that of rounding."""
     if found.shape != expected.shape:
@@ -187,8 +199,7 @@ def _difference(found: np.ndarray, expected: np.ndarray) -> float:
             f"the network written gives logits of the shape {found.shape}, and that of the run "
             f"{expected.shape}; nothing was written"
         )
-    difference = float(np.abs(found - expected).max())
-    allowed = TOLERANCE * max(1.0, float(np.abs(expected).max()))
+    difference, allowed = difference_of(found, expected)
     if not difference <= allowed:  # also if it is not a number
         raise UserError(
             f"the logits of the network written differ from those of the run's by {difference:.1e}"

@@ -54,7 +54,7 @@ from experiments.benchmarks.pruned_networks import (
 from experiments.benchmarks.timing import interleaved, ratio
 from experiments.data import Dataset
 from experiments.errors import UserError
-from experiments.export import TOLERANCE
+from experiments.export import difference_of
 from experiments.interchange import FORMATS, Network
 from sparsejax import formats, kernels
 
@@ -191,8 +191,7 @@ def logits(forward: Callable[[Any], Any], dataset: Dataset) -> np.ndarray:
 
 def same(found: np.ndarray, expected: np.ndarray, name: str) -> None:
     """Raises ValueError if logits differ by more than they do by rounding."""
-    difference = float(np.abs(found - expected).max())
-    allowed = TOLERANCE * max(1.0, float(np.abs(expected).max()))
+    difference, allowed = difference_of(found, expected)
     if not difference <= allowed:  # also if it is not a number
         raise ValueError(
             f"{name}: the logits differ by {difference:.1e} from those of the network that it was "

@@ -328,6 +328,19 @@ def _backward(dtype: str, index: str) -> Any:
     return parallel.handler(prepare, chunk)
 
 
+@njit
+def _ints(address: int, count: int) -> Any:
+    return carray(call_frame.pointer(address), (count,), np.int32)
+
+
+@njit
+def _rewind(pointers: Any) -> None:
+    """Filling has moved each start to where the next row starts."""
+    for i in range(len(pointers) - 1, 0, -1):
+        pointers[i] = pointers[i - 1]
+    pointers[0] = 0
+
+
 def _sort() -> Any:
     @njit
     def prepare(frame: int, job: int, threads: int) -> int:
@@ -343,10 +356,6 @@ def _sort() -> Any:
         return 1
 
     @njit
-    def ints(address: int, count: int) -> Any:
-        return carray(call_frame.pointer(address), (count,), np.int32)
-
-    @njit
     def starts(places: Any, valid: Any, pointers: Any) -> None:
         """Where each row starts, one place further on: it is moved while the rows are filled."""
         pointers[:] = 0
@@ -357,26 +366,19 @@ def _sort() -> Any:
             pointers[i] += pointers[i - 1]
 
     @njit
-    def rewind(pointers: Any) -> None:
-        """Filling has moved each start to where the next row starts."""
-        for i in range(len(pointers) - 1, 0, -1):
-            pointers[i] = pointers[i - 1]
-        pointers[0] = 0
-
-    @njit
     def chunk(job: int, number: int) -> None:
         head = call_frame.words(job, WORDS)
         n, height, width = head[FIRST + 8], head[FIRST + 9], head[FIRST + 10]
-        r, c = ints(head[FIRST], n), ints(head[FIRST + 1], n)
+        r, c = _ints(head[FIRST], n), _ints(head[FIRST + 1], n)
         row_starts, columns, by_row = (
-            ints(head[FIRST + 2], height + 1),
-            ints(head[FIRST + 3], n),
-            ints(head[FIRST + 4], n),
+            _ints(head[FIRST + 2], height + 1),
+            _ints(head[FIRST + 3], n),
+            _ints(head[FIRST + 4], n),
         )
         column_starts, rows_, by_column = (
-            ints(head[FIRST + 5], width + 1),
-            ints(head[FIRST + 6], n),
-            ints(head[FIRST + 7], n),
+            _ints(head[FIRST + 5], width + 1),
+            _ints(head[FIRST + 6], n),
+            _ints(head[FIRST + 7], n),
         )
         columns[:], by_row[:], rows_[:], by_column[:] = 0, 0, 0, 0
         # `rows_` marks first which entries lie in the matrix.
@@ -395,8 +397,8 @@ def _sort() -> Any:
             by_row[row_starts[r[k]]] = k
             columns[row_starts[r[k]]] = c[k]
             row_starts[r[k]] += 1
-        rewind(row_starts)
-        rewind(column_starts)
+        _rewind(row_starts)
+        _rewind(column_starts)
         # And taken in the order of the rows, each column has its rows in order.
         for p in range(total):
             k = by_row[p]
@@ -404,7 +406,7 @@ def _sort() -> Any:
             by_column[place] = k
             rows_[place] = r[k]
             column_starts[c[k]] += 1
-        rewind(column_starts)
+        _rewind(column_starts)
         rows_[total:] = 0
 
     return parallel.handler(prepare, chunk)
@@ -424,17 +426,13 @@ def _find() -> Any:
         return 1
 
     @njit
-    def ints(address: int, count: int) -> Any:
-        return carray(call_frame.pointer(address), (count,), np.int32)
-
-    @njit
     def chunk(job: int, number: int) -> None:
         head = call_frame.words(job, WORDS)
         height, width, entries = head[FIRST + 6], head[FIRST + 7], head[FIRST + 8]
         mask = carray(call_frame.pointer(head[FIRST]), (height * width,), np.uint8)
-        row_starts, columns = ints(head[FIRST + 1], height + 1), ints(head[FIRST + 2], entries)
-        column_starts, rows_ = ints(head[FIRST + 3], width + 1), ints(head[FIRST + 4], entries)
-        by_column = ints(head[FIRST + 5], entries)
+        row_starts, columns = _ints(head[FIRST + 1], height + 1), _ints(head[FIRST + 2], entries)
+        column_starts, rows_ = _ints(head[FIRST + 3], width + 1), _ints(head[FIRST + 4], entries)
+        by_column = _ints(head[FIRST + 5], entries)
         columns[:], column_starts[:], rows_[:], by_column[:] = 0, 0, 0, 0
         found = 0
         for i in range(height):
@@ -447,15 +445,12 @@ def _find() -> Any:
         row_starts[height] = found
         for j in range(width):
             column_starts[j + 1] += column_starts[j]
-        # Filling moves each start to where the next column starts, and so they are moved back.
         for i in range(height):
             for k in range(row_starts[i], row_starts[i + 1]):
                 place = column_starts[columns[k]]
                 rows_[place], by_column[place] = i, k
                 column_starts[columns[k]] += 1
-        for j in range(width, 0, -1):
-            column_starts[j] = column_starts[j - 1]
-        column_starts[0] = 0
+        _rewind(column_starts)
 
     return parallel.handler(prepare, chunk)
 

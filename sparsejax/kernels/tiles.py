@@ -77,6 +77,15 @@ def tiling(dtype: str) -> tuple[Any, Any]:
     turned, number_bytes = _turned(dtype), rows.BYTES[dtype]
 
     @njit
+    def part(
+        examples: int, batch: int, neurons: int, width: int, tile: int, first: int
+    ) -> tuple[int, int, int]:
+        """Where a tile's examples begin, the bytes from one to the next, and how many there are."""
+        line = neurons * number_bytes
+        place = examples + tile * width * line + first * number_bytes
+        return place, line, min(width, batch - tile * width)
+
+    @njit
     def into(
         examples: int,
         batch: int,
@@ -87,11 +96,10 @@ def tiling(dtype: str) -> tuple[Any, Any]:
         count: int,
         rows: int,
     ) -> None:
-        height, line = min(width, batch - tile * width), neurons * number_bytes
+        place, line, height = part(examples, batch, neurons, width, tile, first)
         step = width * number_bytes
         if height < width:
             carray(call_frame.pointer(rows), (count * step,), np.uint8)[:] = 0
-        place = examples + tile * width * line + first * number_bytes
         turned(place, line, height, count, rows, step)
 
     @njit
@@ -105,8 +113,7 @@ def tiling(dtype: str) -> tuple[Any, Any]:
         count: int,
         rows: int,
     ) -> None:
-        height, line = min(width, batch - tile * width), neurons * number_bytes
-        place = examples + tile * width * line + first * number_bytes
+        place, line, height = part(examples, batch, neurons, width, tile, first)
         turned(rows, width * number_bytes, count, height, place, line)
 
     return into, back
